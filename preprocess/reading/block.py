@@ -17,8 +17,9 @@ EXCERPT_BYTES = 4 * EXCERPT_CHARACTERS
 _MANY = 4096
 
 Place = Literal["byte", "unpacked byte", "UTF-8 byte", "row", "line"]
-"""What the number in a location counts: bytes of the file; bytes of the file after decompression; bytes
-of its text after conversion to UTF-8; rows of a Parquet or Arrow file, from 0; lines of a table, from 1."""
+"""What the number in a location counts: bytes of the file, or of the member of an archive; bytes of the
+file after decompression; bytes of its text after conversion to UTF-8; rows of a Parquet or Arrow file,
+from 0; lines of a table, from 1."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class Rejected:
 
     Attributes:
         reason: invalid_bytes, wrong_encoding, invalid_json, missing_text_field, text_not_a_string,
-            invalid_csv, oversized, damaged_file, not_text, wrong_columns, or one of a web archive's.
+            invalid_csv, oversized, damaged_file, not_text, wrong_columns, not_a_file, or one of those
+            of `preprocess.reading.web`.
         excerpt: the start of the record, up to 1000 characters, unprintable ones escaped; for a
             file that cannot be read, the error message.
         where: ``FILE:BYTE_OFFSET``, ``FILE:row N`` in Parquet and Arrow, ``FILE:line N`` in tables, all
-            followed by `` id=ID`` if the record has an id; for a damaged file, ``FILE``.
+            followed by `` id=ID`` if the record has an id; for a damaged file, ``FILE``. In an archive,
+            ``FILE`` is ``ARCHIVE/MEMBER``.
     """
 
     reason: str
