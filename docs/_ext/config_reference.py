@@ -38,6 +38,12 @@ BY_CONTENT = {
 }
 """Paths that change the result by what is found there."""
 
+BY_FILES = {
+    *(f"prepare.filters.urls.{name}" for name in ("folders", "domains", "urls", "words")),
+    *("prepare.filters.c4.bad_words", "prepare.decontamination.benchmarks"),
+}
+"""Paths of lists and benchmarks that change the result by the content of the files."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -67,6 +73,8 @@ def _below(section: type[Section], prefix: str, kind: str | None) -> Iterator[Ke
             if key == "prepare.input":
                 yield from _below(Source, LIST_ENTRY, None)
         elif len(members) == 1:
+            if field.get_default() is None and not field.is_required():
+                yield _key(key, prefix, kind, field)
             yield from _below(members[0], key, kind)
         else:
             yield _choice(key, members, field)
@@ -150,6 +158,8 @@ def _entry(variants: list[Key], kinds: int) -> str:
     changes = "yes" if first.changes_result else "no"
     if first.name in BY_CONTENT:
         changes = "by the content of that folder, not by its path"
+    elif first.name in BY_FILES:
+        changes = "by the content of the files, not by their paths"
     lines += ["", f"Changes the result: {changes}.", "```"]
     return "\n".join(lines)
 

@@ -81,11 +81,14 @@ def test_every_setting_of_every_kind_has_an_entry() -> None:
 def test_an_entry_says_whether_the_setting_changes_the_result() -> None:
     config = load_config(["quickstart"], [])
     changing = {k for s in STAGE_SECTIONS for k in result_fields(getattr(config, s), s)}
-    by_content = made("config_reference").BY_CONTENT
+    by_content, by_files = made("config_reference").BY_CONTENT, made("config_reference").BY_FILES
+    assert by_files <= {key.name for key in made("config_reference").config_keys()}
     for key in leaves(config, ""):
         said = entry(key).strip().splitlines()[-1]
         if key in by_content:
             assert said == "Changes the result: by the content of that folder, not by its path."
+        elif key in by_files:
+            assert said == "Changes the result: by the content of the files, not by their paths."
         else:
             assert said == f"Changes the result: {'yes' if key in changing else 'no'}."
 

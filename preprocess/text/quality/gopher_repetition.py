@@ -15,14 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.text.quality.config import GopherRepetitionConfig
-from preprocess.text.quality.hashing import Hashes, by_text, ngram_hashes, repeats
+from preprocess.text.quality.hashing import Hashes, by_text, equal_pairs, ngram_hashes, scrambled
 from preprocess.text.quality.layout import Layout, Mask, Spans, ratios
 
 TOP_SIZES = (2, 3, 4)
 DUPLICATE_SIZES = (5, 6, 7, 8, 9, 10)
 """Sizes in words of the n-grams of the two kinds of rules."""
-
-_BUCKETS_PER_NGRAM = 4
 
 
 def gopher_repetition(layout: Layout, config: GopherRepetitionConfig) -> Iterator[tuple[str, Mask]]:
@@ -59,18 +57,16 @@ def _top_ngrams(layout: Layout, limits: tuple[float, ...]) -> Iterator[tuple[str
     """Of equally frequent n-grams, the longest in characters counts."""
     words = layout.words
     totals = words.sums(words.lengths)
-    for (size, hashes), limit in zip(
-        ngram_hashes(layout.word_hashes, TOP_SIZES), limits, strict=True
-    ):
-        grams, places = _own_ngrams(hashes, words.texts, size)
-        order = np.argsort(grams)
-        grams, places = grams[order], places[order]
-        begins = np.flatnonzero(np.append(True, grams[1:] != grams[:-1])) if len(grams) else places
-        copies = np.diff(np.append(begins, len(grams)))
-        begins, copies = begins[copies > 1], copies[copies > 1]
-        texts, lengths = words.texts[places[begins]], np.zeros(len(begins), np.intp)
+    grams = ngram_hashes(layout.word_hashes, TOP_SIZES)
+    for (size, hashes), limit in zip(grams, limits, strict=True):
+        later, earlier = equal_pairs(_own_ngrams(hashes, words.texts, size))
+        # Copies of one n-gram are a chain of pairs.
+        begins = np.flatnonzero(np.append(True, later[:-1] != earlier[1:])) if len(later) else later
+        copies = np.diff(np.append(begins, len(later))) + 1
+        places = earlier[begins]
+        texts, lengths = words.texts[places], np.zeros(len(begins), np.intp)
         for at in range(size):
-            lengths += words.lengths[places[begins] + at]
+            lengths += words.lengths[places + at]
         order = np.lexsort((lengths, copies, texts))
         last = order[np.append(np.diff(texts[order]) > 0, True)] if len(order) else order
         above = np.zeros(len(totals), bool)
@@ -110,24 +106,19 @@ def _repeated_characters(
     """
     words = Spans(np.arange(len(hashes)), np.arange(1, len(hashes) + 1), bounds)
     for size, grams in ngram_hashes(hashes, sizes):
-        own, places = _own_ngrams(grams, words.texts, size)
-        repeated = places[repeats(own)]
+        repeated, _ = equal_pairs(_own_ngrams(grams, words.texts, size))
         covered = np.zeros(len(hashes) + 1, np.int32)
         np.add.at(covered, repeated, 1)
         np.add.at(covered, repeated + size, -1)
         yield size, words.sums(lengths * (np.cumsum(covered[:-1]) > 0))
 
 
-def _own_ngrams(
-    hashes: Hashes, texts: npt.NDArray[np.intp], size: int
-) -> tuple[Hashes, npt.NDArray[np.intp]]:
-    """Return the n-grams that may occur again in their text: a hash, and the place of the first word.
+def _own_ngrams(hashes: Hashes, texts: npt.NDArray[np.intp], size: int) -> Hashes:
+    """Return hashes of n-grams that are equal only in one text, shape (n-grams,).
 
-    All n-grams that occur again are among them. The others are few, so that sorting is cheap.
+    N-grams that reach into the next text have hashes of their own.
     """
-    places = np.flatnonzero(texts[: len(hashes)] == texts[size - 1 : size - 1 + len(hashes)])
-    grams = by_text(hashes[places], texts[places])
-    bits = (_BUCKETS_PER_NGRAM * len(grams)).bit_length()
-    buckets = np.right_shift(grams, np.uint64(64 - bits)).astype(np.intp)
-    crowded = np.bincount(buckets)[buckets] > 1
-    return grams[crowded], places[crowded]
+    grams = by_text(hashes, texts[: len(hashes)])
+    outside = np.flatnonzero(texts[: len(hashes)] != texts[size - 1 : size - 1 + len(hashes)])
+    grams[outside] = scrambled(outside.astype(np.uint64))
+    return grams

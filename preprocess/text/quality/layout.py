@@ -21,7 +21,7 @@ from preprocess.text.quality.character_kinds import (
     UNSPACED,
     kind_table,
 )
-from preprocess.text.quality.hashing import Hashes, PieceHashes, by_text, repeats
+from preprocess.text.quality.hashing import Hashes, PieceHashes, by_text, equal_pairs
 
 Positions = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
@@ -80,7 +80,7 @@ class Spans:
     def repeats(self, hashes: Hashes) -> Mask:
         """Return which pieces equal an earlier piece of the same text, shape (pieces,)."""
         repeated = np.zeros(len(hashes), bool)
-        repeated[repeats(by_text(hashes, self.texts))] = True
+        repeated[equal_pairs(by_text(hashes, self.texts))[0]] = True
         return repeated
 
 
