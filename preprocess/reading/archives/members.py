@@ -8,6 +8,7 @@ from preprocess.reading.block import Block, Rejected
 from preprocess.reading.byte_range import (
     NOT_TEXT,
     OLD_LINE_ENDS,
+    WRONG_DECLARED,
     DamagedFile,
     damaged_file,
 )
@@ -81,8 +82,8 @@ class Members:
                 yield self.rejection(label, error)
         if self._source.error:
             raise self._source.error
-        if findings.note == OLD_LINE_ENDS:
-            self._archive.findings.note = OLD_LINE_ENDS
+        if findings.note in (OLD_LINE_ENDS, WRONG_DECLARED):
+            self._archive.findings.note = findings.note
 
     def rejection(self, label: str, error: DamagedFile) -> Block:
         """Return the block that rejects a member, or raise its error; see `documents`."""

@@ -7,6 +7,7 @@ from preprocess.reading.block import Block
 from preprocess.reading.byte_range import unreadable_file
 from preprocess.reading.encodings.decoding import decode
 from preprocess.reading.formats.columns import REASON
+from preprocess.reading.formats.detection import ends_with
 from preprocess.reading.formats.fields import Fields
 from preprocess.reading.formats.record_blocks import Record, as_utf8, blocks_of
 from preprocess.reading.options import ReadOptions
@@ -76,9 +77,7 @@ def csv_records(
             break
     named = head[0].lower().strip() if head else ""
     skipped = 0
-    delimiters: Sequence[str] = (
-        DELIMITERS if name.lower().endswith((".tsv", ".tab")) else _COMMA_FIRST
-    )
+    delimiters: Sequence[str] = DELIMITERS if ends_with(name, ".tsv", ".tab") else _COMMA_FIRST
     if named.startswith(_SEPARATOR) and len(named) == len(_SEPARATOR) + 1:
         delimiters, head, skipped = (head[0].strip()[-1],), head[1:], 1
     dialect = _dialect(head, delimiters, fields)
@@ -94,7 +93,9 @@ def csv_records(
             columns = _columns(path, values, fields, dialect)
             if columns == values:
                 continue
-        if len(values) != len(columns) or values[-1].endswith(_CUT):
+        # A line that was cut is the end of a record, or inside a record of several lines.
+        is_cut = values[-1].endswith(_CUT) or (record.lines > 1 and any(_CUT in v for v in values))
+        if is_cut or len(values) != len(columns):
             text = dialect.delimiter.join(values)
             reason = "oversized" if _CUT in text else INVALID
             yield Record(number, text.replace(_CUT, ""), "", reason)

@@ -143,7 +143,8 @@ _TEXTUAL: tuple[tuple[re.Pattern[bytes], Kind], ...] = tuple(
 _FIRST = tuple(_SIGNATURES)
 
 _BEFORE_MARKUP = rb"(?:\s*+<!--.*?-->)*+\s*+"
-_HTML_START = re.compile(_BEFORE_MARKUP + rb"<(?:!doctype\s+html|html[\s>])", re.I | re.S)
+_PROLOG = rb"(?:\s*+<\?xml\s[^>]{0,200}+>)?+"
+_HTML_START = re.compile(_PROLOG + _BEFORE_MARKUP + rb"<(?:!doctype\s+html|html[\s>])", re.I | re.S)
 # <doc id=...> and other tags may be lines of a text, so only what no text begins with is XML.
 _XML_START = re.compile(
     _BEFORE_MARKUP

@@ -137,6 +137,13 @@ def test_long_lines_and_records_are_oversized_and_reading_goes_on() -> None:
         ]
 
 
+def test_a_long_line_inside_a_quoted_field_makes_its_record_oversized() -> None:
+    data = "id,text,n\n" + '1,"a\nb",2\n' * 9 + f'2,"a\n{"x" * 20_000}\nb",3\n4,"c",5\n'
+    found = read(data, limit=8000)
+    assert [one.reason for one in found][9:] == ["oversized", ""]
+    assert all("\udcfe" not in one.text for one in found)
+
+
 def test_quotes_that_never_match_take_linear_time_and_bounded_memory() -> None:
     def chunks(lines: int) -> Iterator[bytes]:
         yield b"id,text\n"

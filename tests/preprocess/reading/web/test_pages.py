@@ -52,6 +52,13 @@ def test_pages_are_read_in_their_declared_encoding(
     assert (places, block.rejected) == (["a.html:0"], [])
 
 
+def test_xhtml_is_a_page_too(tmp_path: Path, read_file: Read) -> None:
+    path = tmp_path / "a"
+    html = page("Words", "utf-8").removeprefix("<!DOCTYPE html>")
+    path.write_text(f'<?xml version="1.0" encoding="utf-8"?>\n<!-- c -->{html}')
+    assert "Words" in read_file(path)[0].documents[0]
+
+
 @pytest.mark.parametrize("lang", ["zh", "ru"])
 def test_a_page_in_another_encoding_than_declared_is_counted_or_detected(
     tmp_path: Path, read_file: Read, lang: str
