@@ -281,11 +281,23 @@ class PrepareConfig(Section):
     test_fraction: float = Field(
         0.0, ge=0, lt=1, description="share of documents for the test split"
     )
-    part_tokens: int = Field(
+    held_out_documents: int = Field(
+        200_000,
+        ge=1,
+        description="approximate maximum of documents in the valid split, and in the test split; a "
+        "document counts as 1,000 raw bytes, so that it holds from 20 GB at a fraction of 0.01",
+    )
+    shard_tokens: int = Field(
         4_000_000,
         ge=1,
-        description="a shard is closed after the batch of documents that reaches this many tokens, "
-        "counted over all splits",
+        description="maximum tokens of a shard, and of its documents; a longer document is a shard of "
+        "its own. Parts of several units are joined, and 2 to 4 bytes a token and split are held",
+    )
+    part_tokens: int = runtime(
+        4_000_000,
+        ge=1,
+        description="tokens after which the first pass writes what it holds in memory to the work "
+        "folder; a killed run resumes there",
     )
     unit_bytes: int | None = Field(
         None,

@@ -216,6 +216,7 @@ def _stop(*_: object) -> None:
                 "prepare.near_duplicates.similarity=0.8",
                 "prepare.keep_dropped=true",
                 "prepare.part_tokens=300",
+                "prepare.shard_tokens=300",
             ),
         ),
         ("embed", (embed, "_Sums"), ("embed.model={trained}/export", "embed.sample=20")),

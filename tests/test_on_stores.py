@@ -29,6 +29,7 @@ prepare:
   valid_fraction: 0.0
   unit_bytes: 2048
   part_tokens: 300
+  shard_tokens: 300
 model:
   recurrent: {hidden: 8, projection: 4}
   head: {cutoffs: [20, 50]}

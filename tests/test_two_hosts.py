@@ -268,7 +268,7 @@ def test_two_hosts_prepare_the_corpus_of_one_on_a_store(
 ) -> None:
     """With the link of a host or of the store cut in the middle, too."""
     output = f"s3://corpora/{cut or 'whole'}"
-    small = ("prepare.unit_bytes=1024", "prepare.part_tokens=150")
+    small = ("prepare.unit_bytes=1024", "prepare.part_tokens=150", "prepare.shard_tokens=150")
     answer = biloom.run("prepare", *tiny.arguments(tmp_path, *small))
     assert (answer.returncode, answer.stderr) == (0, "")
     log = tmp_path / "cluster.log"

@@ -16,10 +16,24 @@ from pipeline.beam.worker_call import WorkerCall, running_job
 from preprocess.corpus.comparison import do_item, phases, write_known
 from preprocess.corpus.dedup import Kind, collect_drops, compare_keys, merge_keys
 from preprocess.corpus.first_pass import Job, tokenize_unit
-from preprocess.corpus.last_pass import finish_unit
+from preprocess.corpus.last_pass import finish_group
 from preprocess.reading.plan_file import read_planned
 from preprocess.tokenizers.word_counts import CountJob, count_unit, merge_bucket, merge_run
 from preprocess.work.shuffle import Layout
+
+
+class Numbers(beam.PTransform):
+    """The numbers from 0 to ``count`` - 1.
+
+    The pipeline's size does not depend on ``count``, as that of `beam.Create` of all numbers does.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+
+    def expand(self, begin: Any) -> Any:
+        return begin | "one" >> beam.Create([0]) | "all" >> beam.FlatMap(_items, range(self._count))
 
 
 class ForEach(beam.PTransform):
@@ -110,9 +124,9 @@ class CompareKeys(beam.PTransform):
 
 
 class PrepareCorpus(beam.PTransform):
-    """Prepares a corpus: first pass by unit, phases of the comparison of keys, last pass by unit.
+    """Prepares a corpus: first pass by unit, phases of the comparison of keys, last pass by group.
 
-    Output: numbers of the finished units.
+    Output: numbers of the finished groups.
     """
 
     def __init__(self, job: Job) -> None:
@@ -124,12 +138,12 @@ class PrepareCorpus(beam.PTransform):
         if job.known_units:
             units = (
                 begin
-                | "known units" >> beam.Create(range(job.known_units))
+                | "known units" >> Numbers(job.known_units)
                 | "known keys" >> ForEach(job.work, write_known, job)
                 | "all known" >> WhenAllAreDone(range(job.units))
             )
         else:
-            units = begin | "units" >> beam.Create(range(job.units))
+            units = begin | "units" >> Numbers(job.units)
         done = units | "first pass" >> ForEachUnit(tokenize_unit, job)
         for number, items in enumerate(phases(job)):
             done = (
@@ -139,8 +153,8 @@ class PrepareCorpus(beam.PTransform):
             )
         return (
             done
-            | "all compared" >> WhenAllAreDone(range(job.units))
-            | "last pass" >> ForEachUnit(finish_unit, job)
+            | "all compared" >> WhenAllAreDone(range(job.groups))
+            | "last pass" >> ForEach(job.work, finish_group, job)
         )
 
 
@@ -161,7 +175,7 @@ class EmbedTexts(beam.PTransform):
         job = self._job
         return (
             begin
-            | "units" >> beam.Create(range(job.units))
+            | "units" >> Numbers(job.units)
             | "keys" >> ForEachUnit(hash_texts, job)
             | "duplicates" >> CompareKeys(job.work, {"hashes": job.layout})
             | "all compared" >> WhenAllAreDone(range(job.units))
@@ -183,7 +197,7 @@ class CountWords(beam.PTransform):
         job = self._job
         return (
             begin
-            | "units" >> beam.Create(range(job.units))
+            | "units" >> Numbers(job.units)
             | "count" >> ForEachUnit(count_unit, job)
             | "all counted" >> WhenAllAreDone(range(job.layout.runs))
             | "merge runs" >> ForEach(job.work, merge_run, job)

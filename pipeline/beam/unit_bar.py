@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.beam.worker_call import failures
 from pipeline.console import Console, count
-from preprocess.work.folder import record_counts
+from preprocess.work.done import record_counts
 from preprocess.work.progress import DROPPED, ProgressSums
 
 POLL_SECONDS = 0.5

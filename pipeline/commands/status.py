@@ -18,7 +18,8 @@ from preprocess.files.modified import modified
 from preprocess.files.verified import DamagedResult, read_config
 from preprocess.reading.plan_file import count_planned
 from preprocess.work.damage import DamagedWork
-from preprocess.work.folder import checkpoint_steps, record_counts, status_file, unfinished_work
+from preprocess.work.done import record_counts
+from preprocess.work.folder import checkpoint_steps, status_file, unfinished_work
 
 State = Literal["not begun", "running", "unfinished", "killed", "done", "refused", "damaged"]
 BAD = ("refused", "damaged")

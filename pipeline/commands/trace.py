@@ -269,7 +269,8 @@ class _Trace:
 
             def matches(table: Table) -> Rows:
                 rows = self._of_source(table)
-                return texts.containing(table, spellings, progress) if rows.any() else rows
+                places = self._origins.places
+                return texts.containing(places, table, spellings, progress) if rows.any() else rows
 
             for document, matched in self._origins.search(matches):
                 shown = [texts.text(document.shard, document.number)] if matched else []

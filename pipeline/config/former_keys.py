@@ -40,7 +40,10 @@ A result with the former defaults stays valid and goes on with them (`state.conf
 FORMER_BATCH_TOKENS = 8192
 """The default of `embed.batch_tokens` in version 0.1."""
 
-IGNORED = ("prepare.sampling_alpha", "prepare.keep_dropped", "embed.batch_tokens")
+IGNORED = (
+    *("prepare.sampling_alpha", "prepare.keep_dropped", "prepare.part_tokens"),
+    "embed.batch_tokens",
+)
 """Settings that were part of a request in version 0.1. If they change, the stage is not made again."""
 
 IGNORED_OF_SOURCES = ("weight", "license")

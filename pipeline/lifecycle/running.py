@@ -48,7 +48,7 @@ from preprocess.files.manifest import (
     record_of,
     write_manifest,
 )
-from preprocess.reading.changed_inputs import keep_checked
+from preprocess.reading.changed_inputs import forget_inputs, keep_checked
 from preprocess.work import folder as work_folder
 
 KEPT_IN_PLACE = (NAME, CONFIG, STATS)
@@ -130,6 +130,7 @@ class _Run:
         """Return the run with the present state of the folder, whose lock this process now holds."""
         state = state_of(self.stage, self.config, self.place, self.request)
         place = StageFolder(self.place.folder, state.work, lease.check)
+        forget_inputs()
         return replace(self, place=place, state=state)
 
     def move_aside(self) -> None:

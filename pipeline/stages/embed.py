@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -177,8 +176,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     total = sum(map(unit_bytes, units))
     job = _job(config, place, sources, units, finished)
     write_plan(place.work, units)
-    steps = EmbedTexts(job)
-    runner = with_a_worker_per_gpu(config.runner, job.device)
+    runner, steps = with_a_worker_per_gpu(config.runner, job.device), EmbedTexts(job)
     run_job(runner, place.work, console, "embed", total, len(units), steps, EFFORT)
     sums = _Sums()
     for unit in units:
@@ -208,7 +206,7 @@ def _job(
     config: Config,
     place: StageFolder,
     sources: tuple[Source, ...],
-    units: Sequence[Unit],
+    units: list[Unit],
     finished: "_Finished | None",
 ) -> EmbedJob:
     embed = config.embed

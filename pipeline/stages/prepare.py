@@ -17,8 +17,9 @@ from pipeline.lifecycle.inputs import input_sources, known_folders, no_documents
 from pipeline.lifecycle.stage import STATS, Made, StageError, StageFolder, read_stats
 from pipeline.reports.corpus_page import corpus_page
 from pipeline.reports.corpus_summary import show_benchmarks, show_corpus
+from preprocess.config import PrepareConfig
 from preprocess.corpus.dedup import key_buckets, read_copies
-from preprocess.corpus.first_pass import Job
+from preprocess.corpus.first_pass import Job, group_units
 from preprocess.corpus.known import KEYS, KnownCorpus, key_settings, open_known
 from preprocess.corpus.last_pass import read_counts
 from preprocess.corpus.near_blocks import Blocks
@@ -42,8 +43,9 @@ from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
 from preprocess.shards.format import SUMS
 from preprocess.text.config import SPLITS
+from preprocess.text.splits import capped_fraction
 from preprocess.tokenizers.load import cached_tokenizer
-from preprocess.work.folder import read_finished_record, read_unit_record
+from preprocess.work.done import read_group_records
 
 PAGE = "corpus.html"
 """Page that describes the corpus."""
@@ -94,16 +96,25 @@ def _job(config: Config, place: StageFolder, console: Console, total: int, units
     return Job(
         work=place.work,
         output=place.unpublished,
-        config=config.prepare,
+        config=_capped(config.prepare, total),
         tokenizer=folder,
         tokenizer_content=content,
         vocabulary=vocabulary,
         buckets=key_buckets(total),
         band_buckets=key_buckets(total, "bands"),
         units=units,
+        group_units=group_units(units, total, config.prepare.shard_tokens),
         blocks=Blocks.of(units, total),
         known=_known(config, console),
     )
+
+
+def _capped(config: PrepareConfig, total: int) -> PrepareConfig:
+    """Return the settings with the shares of documents that are held out of a corpus of this many bytes."""
+    names = ("valid_fraction", "test_fraction")
+    most = config.held_out_documents
+    capped = {name: capped_fraction(getattr(config, name), most, total) for name in names}
+    return config.model_copy(update=capped)
 
 
 def _known(config: Config, console: Console) -> tuple[KnownCorpus, ...]:
@@ -147,28 +158,25 @@ def _collect(
     screening = Report()
     read = replaced = 0
     counts = np.zeros(job.vocabulary, np.uint64)
-    for unit in units:
-        done = read_unit_record(place.work, unit.index)
-        finished = read_finished_record(place.work, unit.index)
-        read += done["read"]
-        replaced += done["replaced"]
+    groups = map(job.units_of, range(job.groups))
+    for record in read_group_records(place.work, groups):
+        read += record["read"]
+        replaced += record["replaced"]
         for name, counter in sums.items():
-            counter.update(done[name])
-        screening.add(done.get("report", {}))
-        sums["dropped"].update(finished["dropped"])
-        for name, bins in finished["histograms"].items():
+            counter.update(record[name])
+        screening.add(record["report"])
+        for name, bins in record["histograms"].items():
             histograms.setdefault(name, Counter()).update(bins)
-        files += [FileRecord(**row) for row in finished["files"]]
-        # Units that version 0.1 finished have no origins.
-        origins += [FileRecord(**row) for row in finished.get("origins", [])]
+        files += [FileRecord(**row) for row in record["files"]]
+        origins += [FileRecord(**row) for row in record["origins"]]
         # Units that a former version began have no keys.
-        kept = finished.get("keys")
+        kept = record["keys"]
         has_keys &= kept is not None
         keys += [FileRecord(**row) for row in kept or ()]
-        for counter, counts_of in zip(known, finished.get("known", ()), strict=False):
+        for counter, counts_of in zip(known, record["known"], strict=True):
             counter.update(counts_of)
-        inputs += done["inputs"]
-        table = read_counts(place.work, unit.index)
+        inputs += record["inputs"]
+        table = read_counts(place.work, record)
         counts[table["id"]] += table["count"]
     # Unary plus removes the reasons with a count of 0.
     dropped = +sums["dropped"]
@@ -191,6 +199,7 @@ def _collect(
     details = {
         "tokenizer": job.tokenizer_content,
         "vocabulary": job.vocabulary,
+        "group_units": job.group_units,
         "cleaning": config.prepare.cleaning.model_dump(),
         "sources": sources,
         "splits": {split: _sums(files, split=split) for split in SPLITS},

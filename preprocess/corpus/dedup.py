@@ -19,6 +19,7 @@ then compared by `preprocess.corpus.near_duplicates`. They are one row per band.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -223,6 +224,22 @@ def read_duplicates(
     """
     run = layout.run_of(unit)
     data = read_group(folder.run_drops(work, kind, run), unit - layout.units_of(run).start)
+    return _duplicates(data)
+
+
+def read_unit_duplicates(
+    work: str, kind: Kind, units: range, layout: Layout
+) -> Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]]:
+    """Yield the result of `read_duplicates` for consecutive units, in one request per run."""
+    run, groups = -1, list[bytes]()
+    for unit in units:
+        if layout.run_of(unit) != run:
+            run = layout.run_of(unit)
+            groups = read_groups(folder.run_drops(work, kind, run))
+        yield _duplicates(groups[unit - layout.units_of(run).start])
+
+
+def _duplicates(data: bytes) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
     rows = np.frombuffer(data, DROP)
     original = rows["original"]
     return rows["document"], np.stack([original["unit"], original["number"]], axis=1)

@@ -1,30 +1,35 @@
-"""The last pass of prepare: removes duplicates from the tokenised parts and writes the shards."""
+"""The last pass of prepare: removes duplicates from the tokenised parts and writes the shards.
 
-from collections.abc import Mapping
+It works on a *group* of consecutive units (`preprocess.corpus.first_pass.group_units`), whose parts are joined and divided to
+shards of a set size. The group's record, written last, also has the sums of the units' records, so that
+the driver reads one record per group.
+"""
+
+from collections import Counter
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
-from preprocess.corpus.dedup import read_duplicates
+from preprocess.corpus.dedup import read_unit_duplicates
 from preprocess.corpus.first_pass import Job
-from preprocess.corpus.histograms import Histograms
 from preprocess.corpus.known import first_units, locate
 from preprocess.corpus.near_duplicates import read_near_duplicates
 from preprocess.corpus.rejects import RejectsWriter
 from preprocess.corpus.segment import KEYS, ORIGINS
+from preprocess.corpus.shard_writer import COUNT, ShardWriter, file_row
 from preprocess.errors import UserError
-from preprocess.files import storage
 from preprocess.files.durability import synced_together
 from preprocess.files.manifest import FileRecord
 from preprocess.files.storage import join, read_bytes, write_bytes
-from preprocess.reading.units import Unit
+from preprocess.quality.report import Report
+from preprocess.reading.plan_file import read_planned
 from preprocess.shards.document_keys import DocumentKeys
-from preprocess.shards.format import DOCUMENT, shard_counts, token_dtype
+from preprocess.shards.format import DOCUMENT, token_dtype
 from preprocess.shards.npy import parse_npy
 from preprocess.shards.origins import FATES, KNOWN_FATES, Origins
+from preprocess.text.config import SPLITS
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work import folder
 from preprocess.work.damage import (
@@ -42,12 +47,16 @@ earlier document, shape (documents, 2). For `KNOWN_FATES`, units are counted ove
 
 _KNOWN = dict(zip(("duplicate", "near_duplicate"), KNOWN_FATES, strict=True))
 
-COUNT = np.dtype([("id", "<u4"), ("count", "<u8")])
-"""Dtype of a row of `read_counts`: a token id and how often it occurs."""
+SUMMED = ("dropped", "changed", "scripts")
+"""Entries of a unit's record whose counts are summed."""
 
 
-def read_counts(work: str, unit: int) -> npt.NDArray[Any]:
-    """Return how often each id occurs in the train split of a finished unit.
+def read_counts(work: str, record: dict[str, Any]) -> npt.NDArray[Any]:
+    """Return how often each id occurs in the train split of a finished group.
+
+    Args:
+        work: folder of unfinished work.
+        record: record of the group.
 
     Returns:
         An array of type `COUNT`, shape (ids that occur,), ordered by id.
@@ -55,29 +64,29 @@ def read_counts(work: str, unit: int) -> npt.NDArray[Any]:
     Raises:
         DamagedWork: the file is damaged.
     """
-    path = folder.counts_file(work, unit)
+    path = folder.counts_file(work, record["group"])
     data = read_bytes(path)
-    compare_checksum(path, data, folder.read_finished_record(work, unit).get("counts"))
+    compare_checksum(path, data, record["counts"])
     return np.frombuffer(data, COUNT)
 
 
-def finish_unit(job: Job, unit: Unit) -> int:
-    """Turn the parts of a unit into shards, unless it is finished, and return its index.
+def finish_group(job: Job, group: int) -> int:
+    """Turn the parts of a group of units into shards, unless it is finished, and return its number.
 
-    If a file that an earlier run wrote is damaged, the unit is finished again.
+    If a file that an earlier run wrote is damaged, the group is finished again.
 
     The drops that the settings require must have been written
     (`preprocess.corpus.dedup.collect_drops`).
     """
-    is_done = folder.is_done(job.work, folder.finished_record(job.work, unit.index))
-    if not is_done or _has_damaged_files(job, unit.index):
-        _LastPass(job, unit).run()
-    return unit.index
+    path = folder.group_record(job.work, job.units_of(group))
+    if not folder.is_done(job.work, path) or _has_damaged_files(job, path):
+        _LastPass(job, group).run(path)
+    return group
 
 
-def _has_damaged_files(job: Job, unit: int) -> bool:
+def _has_damaged_files(job: Job, path: str) -> bool:
     """Return True if a file that an earlier run finished has changed since."""
-    record = folder.read_finished_record(job.work, unit)
+    record = folder.read_done(job.work, path)
     try:
         columns = (record.get(name) or () for name in ("origins", "keys"))
         for row in (*record["files"], *chain(*columns)):
@@ -89,61 +98,83 @@ def _has_damaged_files(job: Job, unit: int) -> bool:
 
 
 class _LastPass:
-    def __init__(self, job: Job, unit: Unit) -> None:
-        self._job, self._unit = job, unit
-        self._source = job.config.sources[unit.source].name
+    def __init__(self, job: Job, group: int) -> None:
+        self._job, self._group = job, group
         self._dtype = token_dtype(job.vocabulary)
-        self._files: list[dict[str, Any]] = []
+        self._shards = ShardWriter(job.output, group, self._dtype, job.config.shard_tokens)
         self._origins: list[dict[str, Any]] = []
-        self._keys: list[dict[str, Any]] = []
-        self._counts = np.empty(0, COUNT)
-        self._hashes: dict[str, str] = {}
-        self._histograms = Histograms()
-        self._rejects_writer = RejectsWriter(job.output, unit.index, kind="duplicates-")
+        self._keys: list[dict[str, Any]] | None = []
+        self._known = [Counter[str]() for _ in job.known]
+        self._sums: dict[str, Counter[str]] = {name: Counter() for name in SUMMED}
+        self._read = self._replaced = 0
+        self._inputs: list[dict[str, Any]] = []
+        self._report = Report()
+        self._progress = Progress(job.work, group, "last-pass")
 
-    def run(self) -> None:
-        job, index = self._job, self._unit.index
-        record = folder.read_unit_record(job.work, index)
-        parts, self._hashes = record["parts"], record.get("hashes", {})
-        drops = self._drops() if parts else {}
-        # A compressed file of any size is one unit.
-        progress = Progress(job.work, index, "last-pass")
+    def run(self, path: str) -> None:
+        """Write the shards and the record of the group."""
+        job = self._job
+        units = job.units_of(self._group)
         with synced_together():
-            for segment in parts:
-                names = dict(segment)
-                # Segments that version 0.1 closed have no origins.
-                name = names.pop(ORIGINS, None)
-                self._finish_keys(names.pop(KEYS, None), drops)
-                origins = self._finish_origins(name, drops) if name else None
-                for split, name in names.items():
-                    self._finish_part(name, split, drops, origins)
-                    progress.write()
-            self._rejects_writer.flush()
-            counts = self._counts.tobytes()
-            write_bytes(folder.counts_file(job.work, index), counts)
+            drops = self._drops(units)
+            for unit in units:
+                unit_pass = _UnitPass(job, unit, drops[unit - units.start], self._shards)
+                unit_pass.run()
+                self._add(unit_pass)
+                self._progress.write()
+            self._shards.close()
+            counts = self._shards.counts.tobytes()
+            write_bytes(folder.counts_file(job.work, self._group), counts)
         record = {
+            "group": self._group,
+            "read": self._read,
+            "replaced": self._replaced,
+            **{name: dict(sorted(sums.items())) for name, sums in self._sums.items()},
+            "inputs": self._inputs,
+            "report": self._report.saved(),
             "counts": checksum(counts),
-            "files": self._files,
+            "files": self._shards.files,
             "origins": self._origins,
-            # Only whole: a document without keys could not be recognised.
-            "keys": self._keys if len(self._keys) == len(parts) else None,
-            "dropped": {reason: len(numbers) for reason, (numbers, _) in drops.items()},
-            "known": self._known(drops),
-            "histograms": self._histograms.to_dict(),
+            # None if a segment lacks them: its documents could not be recognised.
+            "keys": self._keys,
+            "known": [dict(counter) for counter in self._known],
+            "histograms": self._shards.histograms.to_dict(),
         }
-        progress.write(final=True)
-        folder.write_done(job.work, folder.finished_record(job.work, index), record)
+        self._progress.write(final=True)
+        folder.write_done(job.work, path, record)
 
-    def _drops(self) -> Drops:
-        job, index = self._job, self._unit.index
-        drops: Drops = {}
-        if "hashes" in job.kinds:
-            exact = read_duplicates(job.work, "hashes", index, job.layout("hashes"))
-            self._add_drops(drops, "duplicate", *exact)
-        if "bands" in job.kinds:
-            near = read_near_duplicates(job.work, job.blocks, index)
-            self._add_drops(drops, "near_duplicate", *near)
-        return drops
+    def _add(self, unit: "_UnitPass") -> None:
+        """Add the record of a unit, the documents that it drops now, and the records of its files."""
+        self._read += unit.record["read"]
+        self._replaced += unit.record["replaced"]
+        for name, sums in self._sums.items():
+            sums.update(unit.record[name])
+        self._sums["dropped"].update({reason: len(d) for reason, (d, _) in unit.drops.items()})
+        for counter, counts in zip(self._known, _of_known(self._job, unit.drops), strict=True):
+            counter.update(counts)
+        self._inputs += unit.record["inputs"]
+        # Units that a former version read have no report.
+        self._report.add(unit.record.get("report", {}))
+        self._origins += unit.origins
+        if self._keys is not None and len(unit.keys) == len(unit.record["parts"]):
+            self._keys += unit.keys
+        else:
+            self._keys = None
+
+    def _drops(self, units: range) -> list[Drops]:
+        """Return the documents to drop of each unit."""
+        job = self._job
+        every: list[Drops] = [{} for _ in units]
+        for kind in job.kinds:
+            reason = "duplicate"
+            if kind == "hashes":
+                every_found = read_unit_duplicates(job.work, kind, units, job.layout(kind))
+            else:
+                reason = "near_duplicate"
+                every_found = read_near_duplicates(job.work, job.blocks, units)
+            for drops, found in zip(every, every_found, strict=True):
+                self._add_drops(drops, reason, *found)
+        return every
 
     def _add_drops(
         self,
@@ -163,44 +194,68 @@ class _LastPass:
             first = np.array([own, 0], np.uint32)
             drops[_KNOWN[reason]] = numbers[is_known], originals[is_known] - first
 
-    def _known(self, drops: Drops) -> list[dict[str, int]]:
-        """Return how many documents are dropped for each known corpus, by reason."""
-        starts = first_units(self._job.known)
-        found: list[dict[str, int]] = [{} for _ in self._job.known]
-        for reason in KNOWN_FATES:
-            if reason in drops:
-                counts, _ = np.histogram(drops[reason][1][:, 0], starts)
-                for corpus, number in zip(found, counts.tolist(), strict=True):
-                    corpus[reason] = number
-        return found
 
-    def _finish_keys(self, name: str | None, drops: Drops) -> None:
+class _UnitPass:
+    """The last pass over one unit of a group.
+
+    Attributes:
+        record: record of the unit's first pass.
+        drops: documents to drop.
+        origins: records of the files of origins.
+        keys: records of the files of keys.
+    """
+
+    def __init__(self, job: Job, unit: int, drops: Drops, shards: ShardWriter) -> None:
+        self._job, self._shards = job, shards
+        self.drops, self.origins, self.keys = drops, list[dict[str, Any]](), list[dict[str, Any]]()
+        self.record = folder.read_unit_record(job.work, unit)
+        # Former versions did not record it.
+        source = self.record.get("source")
+        number = read_planned(job.work, unit).source if source is None else source
+        self._source = job.config.sources[number].name
+        self._dtype = token_dtype(job.vocabulary)
+        self._rejects_writer = RejectsWriter(job.output, unit, kind="duplicates-")
+
+    def run(self) -> None:
+        """Add the documents of the unit to the shards."""
+        for segment in self.record["parts"]:
+            names = dict(segment)
+            # Segments that version 0.1 closed have no origins.
+            name = names.pop(ORIGINS, None)
+            self._finish_keys(names.pop(KEYS, None))
+            origins = self._finish_origins(name) if name else None
+            for split, name in names.items():
+                self._finish_part(name, split, origins)
+        self._rejects_writer.flush()
+
+    def _finish_keys(self, name: str | None) -> None:
         """Write the keys of a segment's documents that are not dropped, if they are kept."""
         if name is None:
             return
         path = folder.packed_part(self._job.work, name)
         keys = DocumentKeys.decode(self._read(path), path)
-        for numbers, _ in drops.values():
+        for numbers, _ in self.drops.values():
             keys = keys.without(numbers)
         data = keys.encode()
         write_bytes(join(self._job.output, f"{name}.zst"), data)
-        self._keys.append(_record(f"{name}.zst", data))
+        self.keys.append(file_row(f"{name}.zst", data, {}))
 
-    def _finish_origins(self, name: str, drops: Drops) -> Origins:
+    def _finish_origins(self, name: str) -> Origins:
         """Write the origins of a segment with the documents to drop marked, and return them."""
         path = folder.packed_part(self._job.work, name)
         origins = Origins.decode(self._read(path), path)
-        for reason, (numbers, originals) in drops.items():
+        for reason, (numbers, originals) in self.drops.items():
             low, high = np.searchsorted(numbers, (origins.first, origins.first + len(origins)))
             dropped = np.zeros(len(origins), bool)
             dropped[numbers[low:high] - origins.first] = True
             origins = origins.drop(dropped, reason, originals[low:high])
         data = origins.encode()
         write_bytes(join(self._job.output, f"{name}.zst"), data)
-        self._origins.append(_record(f"{name}.zst", data))
+        documents: dict[str, int | str] = {split: len(origins.in_split(split)) for split in SPLITS}
+        self.origins.append(file_row(f"{name}.zst", data, documents))
         return origins
 
-    def _finish_part(self, name: str, split: str, drops: Drops, origins: Origins | None) -> None:
+    def _finish_part(self, name: str, split: str, origins: Origins | None) -> None:
         part = folder.part_file(self._job.work, name)
         data = self._read(f"{part}.bin")
         try:
@@ -213,27 +268,14 @@ class _LastPass:
                 raise
             raise damaged_work(f"{part}.npy", str(error)) from error
         keep = np.ones(len(rows), bool)
-        for reason, (numbers, _) in drops.items():
+        for reason, (numbers, _) in self.drops.items():
             dropped = _among(rows["number"], numbers)
             if self._job.config.keep_dropped and dropped.any():
                 self._save_dropped(ids, rows, dropped, reason, origins)
             keep &= ~dropped
-        if not keep.any():
-            return
-        target = join(self._job.output, f"{name}.bin")
-        if keep.all():
-            storage.copy(f"{part}.bin", target)
-        else:
+        if not keep.all():
             ids, rows = ids[np.repeat(keep, rows["tokens"])], rows[keep]
-            data = ids.tobytes()
-            write_bytes(target, data)
-        lengths = rows["tokens"].tobytes()
-        write_bytes(join(self._job.output, f"{name}.len"), lengths)
-        counts = shard_counts(rows, split, self._source, self._dtype)
-        self._files += [_record(f"{name}.bin", data, counts), _record(f"{name}.len", lengths)]
-        self._histograms.add(rows)
-        if split == "train":
-            self._counts = _sum_counts(self._counts, _occurrences(ids))
+        self._shards.add(split, self._source, ids, rows)
 
     def _read(self, path: str) -> bytes:
         """Return the content of a part, compared with the checksum in the unit's record.
@@ -245,7 +287,8 @@ class _LastPass:
             data = read_bytes(path)
         except FileNotFoundError as error:
             raise damaged_work(path, "it is missing") from error
-        compare_checksum(path, data, self._hashes.get(path.rpartition("/")[2]))
+        hashes = self.record.get("hashes", {})
+        compare_checksum(path, data, hashes.get(path.rpartition("/")[2]))
         return data
 
     def _save_dropped(
@@ -275,39 +318,16 @@ class _LastPass:
         return {"of": str(document), "known": self._job.known[corpus].content}
 
 
-def _record(name: str, data: bytes, counts: Mapping[str, int | str] = {}) -> dict[str, Any]:
-    """Return a file's record for the manifest, as JSON types."""
-    digest = xxhash.xxh3_128_hexdigest(data)
-    return {"name": name, "bytes": len(data), "xxh128": digest, "counts": counts}
-
-
-def _occurrences(ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return how often each id occurs, `COUNT` (ids that occur,), ordered by id.
-
-    The memory is proportional to ``ids``, because a vocabulary may have millions of ids and a part
-    two tokens.
-    """
-    seen: npt.NDArray[Any]
-    counts: npt.NDArray[Any]
-    if ids.max(initial=0) < len(ids):  # the faster way, if its table is no longer than the ids
-        counts = np.bincount(ids)
-        seen = np.flatnonzero(counts)
-        counts = counts[seen]
-    else:
-        seen, counts = np.unique(ids, return_counts=True)
-    table = np.empty(len(seen), COUNT)
-    table["id"], table["count"] = seen, counts
-    return table
-
-
-def _sum_counts(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Add the counts of equal ids of two tables of dtype `COUNT`."""
-    both = np.concatenate([one, other])
-    seen, row = np.unique(both["id"], return_inverse=True)
-    table = np.zeros(len(seen), COUNT)
-    table["id"] = seen
-    np.add.at(table["count"], row, both["count"])
-    return table
+def _of_known(job: Job, drops: Drops) -> list[dict[str, int]]:
+    """Return how many documents are dropped for each known corpus, by reason."""
+    starts = first_units(job.known)
+    found: list[dict[str, int]] = [{} for _ in job.known]
+    for reason in KNOWN_FATES:
+        if reason in drops:
+            counts, _ = np.histogram(drops[reason][1][:, 0], starts)
+            for corpus, number in zip(found, counts.tolist(), strict=True):
+                corpus[reason] = number
+    return found
 
 
 def _among(numbers: npt.NDArray[np.uint32], drops: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:

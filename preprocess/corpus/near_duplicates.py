@@ -9,6 +9,7 @@ The work per document and the memory are bounded, also if a million documents sh
 of requests grows with lists x blocks and with rounds x blocks x blocks.
 """
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -30,7 +31,7 @@ from preprocess.corpus.near_pairs import find_pairs
 from preprocess.files.storage import exists
 from preprocess.text.minhash import most_differing
 from preprocess.work import folder, near_files
-from preprocess.work.groups import read_group, write_groups
+from preprocess.work.groups import GroupFile, read_group, write_groups
 from preprocess.work.progress import Progress
 from preprocess.work.shuffle import Layout, Shuffle, Slices
 
@@ -113,19 +114,24 @@ def decide_block(work: str, lists: int, blocks: Blocks, number: int, block: int)
 
 
 def read_near_duplicates(
-    work: str, blocks: Blocks, unit: int
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """Return the near-duplicates of a unit to drop, and the kept document that each is similar to.
+    work: str, blocks: Blocks, units: range
+) -> Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]]:
+    """Yield the near-duplicates of consecutive units to drop, in two requests per block.
 
-    Returns:
-        The numbers of the documents, sorted and distinct, uint32, shape (documents,); unit and number
-        of the other documents, uint32, shape (documents, 2).
+    Yields:
+        For each unit, the numbers of the documents, sorted and distinct, uint32, shape (documents,); unit
+        and number of the kept documents that they are similar to, uint32, shape (documents, 2).
     """
-    block = int(blocks.of_documents(np.array([unit << 32], np.uint64))[0])
-    data = read_group(near_files.near_drops(work, block), unit - blocks.units_of(block).start)
-    rows = np.frombuffer(data, DROP)
-    original = rows["original"]
-    return rows["document"], np.stack([original["unit"], original["number"]], axis=1)
+    keys = np.arange(units.start, units.stop, dtype=np.uint64) << np.uint64(32)
+    for block in np.unique(blocks.of_documents(keys)).tolist():
+        of_block = blocks.units_of(block)
+        first = max(units.start, of_block.start) - of_block.start
+        end = min(units.stop, of_block.stop) - of_block.start
+        file = GroupFile(near_files.near_drops(work, block), range(first, end))
+        for data in file.read(first, end):
+            rows = np.frombuffer(data, DROP)
+            original = rows["original"]
+            yield rows["document"], np.stack([original["unit"], original["number"]], axis=1)
 
 
 def _pairs_of(slices: Slices, own: int, most: int) -> npt.NDArray[Any]:

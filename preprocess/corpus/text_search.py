@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from preprocess.corpus.shard_places import ShardPlaces
 from preprocess.corpus.tracing import Table, TraceError
 from preprocess.files.manifest import recorded
 from preprocess.shards.format import Corpus
@@ -71,25 +72,32 @@ class CorpusTexts:
         return found, unknown
 
     def containing(
-        self, table: Table, spellings: dict[str, set[str]], progress: Callable[[int, str], None]
+        self,
+        places: ShardPlaces,
+        table: Table,
+        spellings: dict[str, set[str]],
+        progress: Callable[[int, str], None],
     ) -> npt.NDArray[np.bool_]:
         """Return which documents of a segment contain a text, shape (documents,).
 
         Args:
+            places: where the documents of segments are.
             table: the segment.
             spellings: the text, from `spellings`.
-            progress: called with the number of tokens and the name of each shard that was searched.
+            progress: called with the number of tokens that were searched, and the name of their shard.
         """
         origins = table.origins
         contained = np.zeros(len(origins), bool)
         for split in SPLITS:
-            indexes = origins.in_split(split)
-            if len(indexes):
-                name = table.shard(split)
-                texts = (self.text(name, number) for number in range(len(indexes)))
+            indexes, done = origins.in_split(split), 0
+            for name, first, documents in places.runs(table.key, split):
+                texts = (self.text(name, number) for number in range(first, first + documents))
                 wanted = spellings.get(origins.source, set())
-                contained[indexes] = [any(one in text for one in wanted) for text in texts]
-                progress(self._shards[name].tokens, name)
+                found = [any(one in text for one in wanted) for text in texts]
+                contained[indexes[done : done + documents]] = found
+                done += documents
+                bounds = self._open(name)[1]
+                progress(bounds[first + documents] - bounds[first], name)
         return contained
 
     def _open_shard(self, name: str) -> tuple[npt.NDArray[Any], list[int]]:

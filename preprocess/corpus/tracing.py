@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.corpus.rejects import PREFIX
+from preprocess.corpus.shard_places import Segment, ShardPlaces
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import Manifest
@@ -23,8 +24,6 @@ OPEN_TABLES = 256
 
 _KNOWN_FATES = [FATES.index(fate) for fate in KNOWN_FATES]
 
-_SHARD = re.compile(rf"({'|'.join(SPLITS)})-(\d+)-(\d+)", re.ASCII)
-_ORIGINS = re.compile(rf"{files.PREFIX}(\d+)-(\d+)\.zst", re.ASCII)
 _REJECTS = re.compile(rf"{PREFIX}(\d+)-\d+\.jsonl", re.ASCII)
 _WHERE = re.compile(r":(?:row )?(\d+)(?: id=.*)?", re.ASCII)
 
@@ -40,9 +39,10 @@ class Table(NamedTuple):
     segment: int
     origins: Origins
 
-    def shard(self, split: str) -> str:
-        """Return the name of the segment's shard of a split."""
-        return f"{split}-{self.unit:06d}-{self.segment:03d}"
+    @property
+    def key(self) -> Segment:
+        """The numbers of the segment."""
+        return Segment(self.unit, self.segment)
 
 
 class KnownDocument(NamedTuple):
@@ -132,16 +132,9 @@ class CorpusOrigins:
 
     def __init__(self, folder: str, manifest: Manifest) -> None:
         self._folder, self._manifest = folder, manifest
-        names = {file.name for file in manifest.files}
-        shards = [name.removesuffix(".bin") for name in names if name.endswith(".bin")]
-        with_origins = [match for match in map(_ORIGINS.fullmatch, names) if match]
-        self._segments: dict[int, list[int]] = {}
-        for match in with_origins:
-            self._segments.setdefault(int(match[1]), []).append(int(match[2]))
-        self.untraced = sorted(
-            name for name in shards if f"{files.PREFIX}{name.partition('-')[2]}.zst" not in names
-        )
-        if not with_origins:
+        self.places = ShardPlaces(manifest)
+        self.untraced = self.places.untraced
+        if not self.places.segments:
             raise TraceError(
                 f"{folder}: the version of biloom that prepared it recorded no origins of documents; "
                 "prepare it again to trace them"
@@ -151,8 +144,8 @@ class CorpusOrigins:
 
     def tables(self) -> Iterator[Table]:
         """Yield the origins of all segments, in order."""
-        for unit in sorted(self._segments):
-            for segment in sorted(self._segments[unit]):
+        for unit, segments in self.places.segments.items():
+            for segment in segments:
                 yield self.read(unit, segment)
 
     def _read(self, unit: int, segment: int) -> Table:
@@ -168,10 +161,9 @@ class CorpusOrigins:
         return Table(unit, segment, origins)
 
     def _check(self, unit: int, segment: int, origins: Origins, path: str) -> None:
-        """Check that there are as many origins as documents in the shards."""
+        """Check that there are as many origins as the manifest has documents of the segment."""
         for split in SPLITS:
-            record = self._manifest.records.get(f"{split}-{unit:06d}-{segment:03d}.bin")
-            documents = record.counts.get("documents") if record else 0
+            documents = self.places.documents(Segment(unit, segment), split)
             if documents != len(origins.in_split(split)):
                 reason = f"is damaged (other documents than in the {split} shard)"
                 raise TraceError(str(damaged(path, reason, self._folder, self._manifest.stage)))
@@ -192,28 +184,29 @@ class CorpusOrigins:
                 return document
             raise TraceError(f"{self._folder}: unit {key.unit} has no document {number:,}")
         name = shard.removesuffix(".bin")
-        match = _SHARD.fullmatch(name)
         if name in self.untraced:
             raise TraceError(
                 f"{self._folder}: an earlier version of biloom read the documents of {name}, and "
                 "recorded no origins; prepare the corpus again to trace them"
             )
-        if not match or f"{name}.bin" not in {file.name for file in self._manifest.files}:
+        documents = self.places.documents_of(name)
+        if documents is None:
             raise TraceError(
                 f"{self._folder} has no shard '{shard}'; name one as `biloom inspect` shows it"
             )
-        table = self.read(int(match[2]), int(match[3]))
-        rows = table.origins.in_split(match[1])
-        if not 0 <= number < len(rows):
+        place = self.places.find(name, number)
+        if place is None:
             raise TraceError(
-                f"{self._folder}: {name} has no document {number:,}; it has {len(rows):,}, and the "
+                f"{self._folder}: {name} has no document {number:,}; it has {documents:,}, and the "
                 "first one is 0"
             )
-        return self.traced(table, int(rows[number]))
+        segment, rank = place
+        table = self.read(*segment)
+        return self.traced(table, int(table.origins.in_split(name.partition("-")[0])[rank]))
 
     def of_key(self, key: DocumentKey) -> Traced | None:
         """Return the document with this key, or None if its origin is unknown."""
-        for segment in sorted(self._segments.get(key.unit, [])):
+        for segment in self.places.segments.get(key.unit, []):
             # If the segment was read before, its numbers are known without reading it again.
             if key.number in self._numbers.get((key.unit, segment), [key.number]):
                 table = self.read(key.unit, segment)
@@ -240,14 +233,18 @@ class CorpusOrigins:
         origins = table.origins
         fate = int(origins.fates[index])
         is_kept = fate < len(SPLITS)
+        shard, number = "", 0
+        if is_kept:
+            rank = int(origins.ranks[index])
+            shard, number = self.places.place(table.key, FATES[fate], rank)
         is_known = FATES[fate] in KNOWN_FATES
         earlier = None if is_kept else origins.original_of(index)
         run = origins.file(index)
         note = "" if run.place in ("byte", "row", "line") else f" ({run.place})"
         return Traced(
             key=DocumentKey(table.unit, origins.first + index),
-            shard=table.shard(FATES[fate]) if is_kept else "",
-            number=int(origins.ranks[index]) if is_kept else 0,
+            shard=shard,
+            number=number,
             fate=FATES[fate],
             source=origins.source,
             file=run.name,

@@ -103,6 +103,7 @@ class _Known(_Details):
 class _Prepare(_Details):
     tokenizer: str = ""
     vocabulary: _Size = 0
+    group_units: _Size = 0
     cleaning: dict[str, str] = Field(default_factory=dict)
     sources: list[_Source] = Field(default_factory=list)
     splits: dict[str, _Text] = Field(default_factory=dict)

@@ -12,9 +12,9 @@ source: the names of files become paths, and their hashes become names of local 
 import hashlib
 import json
 import re
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -22,63 +22,36 @@ import xxhash
 
 from preprocess.errors import one_line
 from preprocess.files import storage
+from preprocess.files.bulk.at_once import at_once
+from preprocess.files.bulk.file_record import FileRecord as FileRecord
+from preprocess.files.bulk.file_record import is_name_below as is_name_below
+from preprocess.files.bulk.file_record import is_size
+from preprocess.files.bulk.file_table import FileTable, decode_table, encode_table
 from preprocess.files.details import Entries, check_types
 from preprocess.files.details import ManifestError as ManifestError
 from preprocess.files.details import recorded as recorded
 from preprocess.files.fingerprint import canonical_json, check_depth, parse_json, plain
 
-FORMAT = 2
-"""Version of the manifest format that is written; also the newest that can be read."""
+FORMAT = 3
+"""Newest version of the manifest format that can be read; written for files in columns (`TABLE_FROM`)."""
+ROWS_FORMAT = 2
+"""Version that is written for few files, which earlier versions of biloom can read."""
+TABLE_FROM = 5000
+"""Number of files from which their records are in a file of columns (`preprocess.files.bulk.file_table`)."""
 NAME = "manifest.json"
 HASHED_AT_ONCE = 1 << 22
 """Bytes to read and hash at once."""
+CHECKED_AT_ONCE = 8
+"""Files of a store that `check_files` reads at once; a client may read 50 MB of each ahead."""
 
 _AGAIN = "copy the folder again, or make it again with its command and --overwrite"
 _CHECKSUM = "checksum"
-_LIMIT = 1 << 63
-"""Sizes and counts are below this number."""
-_XXH128, _HEX = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{,64}")
-# A backslash and a colon separate folders or drives on other systems; a colon also begins a URL.
-_PART = re.compile(r"(?!\.\.?\Z)[^/\\:\x00-\x1f\x7f\ud800-\udfff]{1,255}")
+_HEX = re.compile(r"[0-9a-f]{,64}")
+_TABLE = re.compile(r"files-[0-9a-f]{32}\.npy")
 
 
 class DamagedManifest(ManifestError):  # noqa: N818
     """A manifest that is not valid, or has changed since it was written."""
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A file of a stage.
-
-    Attributes:
-        name: path relative to the stage's folder.
-        bytes: size in bytes.
-        xxh128: XXH3 128-bit hash of its content, 32 hexadecimal digits.
-        counts: further columns of the manifest, such as tokens or the split.
-    """
-
-    name: str
-    bytes: int
-    xxh128: str
-    counts: Mapping[str, int | str] = field(default_factory=dict, hash=False)
-
-    def __post_init__(self) -> None:
-        assert not {"name", "bytes", "xxh128"} & self.counts.keys(), "reserved column name"
-        if not is_name_below(self.name):
-            raise ManifestError(f"a file has the name {self.name!r:.60}, not one in the folder")
-        if type(self.xxh128) is not str or not _XXH128.fullmatch(self.xxh128):
-            raise ManifestError(f"the hash of '{self.name}' is {self.xxh128!r:.60}")
-        if not _is_size(self.bytes):
-            raise ManifestError(f"the size of '{self.name}' is {self.bytes!r:.60}")
-        for column, value in self.counts.items():
-            if not isinstance(value, str) and not _is_size(value):
-                raise ManifestError(f"column '{column}' of '{self.name}' is {value!r:.60}")
-
-    def difference(self, size: int, digest: str) -> str:
-        """Return how a file of this size and xxh128 differs from the record, or "" if it does not."""
-        if size != self.bytes:
-            return f"{size:,} bytes, not {self.bytes:,}"
-        return "" if digest == self.xxh128 else f"hash {digest}, not {self.xxh128}"
 
 
 @dataclass(frozen=True)
@@ -105,29 +78,23 @@ class Manifest:
     fingerprint: str
     content: str
     asked: dict[str, Any]
-    files: tuple[FileRecord, ...]
+    files: Sequence[FileRecord]
     details: dict[str, Any]
-    format: int = FORMAT
+    format: int = ROWS_FORMAT
     beside: tuple[FileRecord, ...] = ()
 
     @property
     def all_files(self) -> tuple[FileRecord, ...]:
         """The files of the result and those beside it."""
-        return self.files + self.beside
+        return (*self.files, *self.beside)
 
     @cached_property
     def records(self) -> Mapping[str, FileRecord]:
         """The records of `all_files` by name."""
-        return {file.name: file for file in self.all_files}
-
-
-def is_name_below(name: Any) -> bool:
-    """Return True if a value is the name of a file in a folder or below it, as in a manifest."""
-    return type(name) is str and all(map(_PART.fullmatch, name.split("/")))
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 <= value < _LIMIT
+        beside = {file.name: file for file in self.beside}
+        if isinstance(self.files, FileTable):
+            return ChainMap(beside, self.files.by_name)  # type: ignore[arg-type]
+        return {file.name: file for file in self.files} | beside
 
 
 def hash_file(path: str) -> tuple[int, str]:
@@ -156,19 +123,33 @@ def content_hash(files: Sequence[FileRecord]) -> str:
 
 
 def write_manifest(folder: str, manifest: Manifest) -> None:
-    """Write the manifest, which marks the stage as finished; each file is one line."""
+    """Write the manifest, which marks the stage as finished; each file is one line.
+
+    From `TABLE_FROM` files on, their records are written to ``files-HASH.npy`` first, which is listed in place
+    of them, among the files beside the result.
+    """
     columns = plain(
         {column.name: getattr(manifest, column.name) for column in fields(manifest)[:6]}
     )
-    files, beside = ([_row(file) for file in group] for group in (manifest.files, manifest.beside))
-    values = {**columns, "files": files, "beside": beside, "details": plain(manifest.details)}
-    values = {"format": FORMAT, **values}
-    shown = {"format": FORMAT, _CHECKSUM: _checksum(values), **values, "files": [], "beside": []}
+    version, files, beside = ROWS_FORMAT, manifest.files, manifest.beside
+    table: dict[str, Any] = {}
+    if len(files) >= TABLE_FROM:
+        data, described = encode_table(files)
+        digest = xxhash.xxh3_128_hexdigest(data)
+        record = FileRecord(f"files-{digest}.npy", len(data), digest)
+        storage.write_bytes(storage.join(folder, record.name), data)
+        version, files = FORMAT, ()
+        beside = (*(one for one in beside if not _TABLE.fullmatch(one.name)), record)
+        table = {"table": {"name": record.name, **described}}
+    listed = {"files": [*map(_row, files)], "beside": [*map(_row, beside)]}
+    values = {**columns, **table, **listed, "details": plain(manifest.details)}
+    values = {"format": version, **values}
+    shown = {"format": version, _CHECKSUM: _checksum(values), **values, "files": [], "beside": []}
     text = json.dumps(shown, indent=2, ensure_ascii=False)
-    for key, rows in (("files", files), ("beside", beside)):
+    for key, rows in listed.items():
         if rows:
-            listed = ",\n    ".join(json.dumps(row, ensure_ascii=False) for row in rows)
-            text = text.replace(f'\n  "{key}": []', f'\n  "{key}": [\n    {listed}\n  ]', 1)
+            lines = ",\n    ".join(json.dumps(row, ensure_ascii=False) for row in rows)
+            text = text.replace(f'\n  "{key}": []', f'\n  "{key}": [\n    {lines}\n  ]', 1)
     # backslashreplace writes a lone surrogate as JSON's own escape.
     storage.write_bytes(storage.join(folder, NAME), f"{text}\n".encode("utf-8", "backslashreplace"))
 
@@ -200,7 +181,7 @@ def read_manifest(folder: str, stage: str | None = None) -> Manifest:
         hint = f"run `biloom {stage}` first, or check the path" if stage else "check the path"
         raise ManifestError(f"{folder} holds no finished {expected} (no {NAME}); {hint}") from error
     try:
-        manifest = _parse(parse_json(data), f"{folder}: {NAME}")
+        manifest = _parse(parse_json(data), folder)
     except _NewerFormat as error:
         raise ManifestError(
             f"{folder} was written by a newer biloom ({NAME} has format {error}, this version "
@@ -223,7 +204,7 @@ class _NewerFormat(Exception):  # noqa: N818
     """The format of a manifest that a newer version wrote."""
 
 
-def _parse(raw: dict[str, Any], where: str) -> Manifest:
+def _parse(raw: dict[str, Any], folder: str) -> Manifest:
     version = raw["format"]
     if type(version) is not int or version < 1:
         raise ValueError(f"'format' is {version!r:.40}")
@@ -244,20 +225,40 @@ def _parse(raw: dict[str, Any], where: str) -> Manifest:
     for key in ("fingerprint", "content"):
         if not _HEX.fullmatch(raw[key]):
             raise ValueError(f"'{key}' is {raw[key]!r:.40}")
-    if not _is_size(raw["stage_version"]):
+    if not is_size(raw["stage_version"]):
         raise ValueError(f"'stage_version' is {raw['stage_version']!r:.40}")
     for key in ("asked", "details"):
         check_depth(raw[key], key)
-        raw[key] = Entries(raw[key], where)
+        raw[key] = Entries(raw[key], f"{folder}: {NAME}")
     check_types(raw["stage"], raw["details"])
     if type(beside := raw.pop("beside", [])) is not list:
         raise TypeError(f"'beside' is {beside!r:.40}")
     files, others = (tuple(map(_parse_file, rows)) for rows in (raw.pop("files"), beside))
+    if (described := raw.pop("table", None)) is not None and version > ROWS_FORMAT:
+        return Manifest(files=_read_table(folder, described, others), beside=others, **raw)
     names = [file.name for file in files + others]
     if len({*names}) < len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise ValueError(f"it lists '{twice}' twice")
     return Manifest(files=files, beside=others, **raw)
+
+
+def _read_table(folder: str, described: Any, beside: Sequence[FileRecord]) -> FileTable:
+    """Return the records of the files, which are in a file of their own."""
+    name = described.get("name") if isinstance(described, dict) else None
+    record = next((one for one in beside if one.name == name), None)
+    if record is None:
+        raise ValueError(f"'table' is {described!r:.60}")
+    try:
+        data = storage.read_bytes(storage.join(folder, record.name))
+    except FileNotFoundError as error:
+        raise ValueError(f"{record.name} is missing") from error
+    if problem := record.difference(len(data), xxhash.xxh3_128_hexdigest(data)):
+        raise ValueError(f"{record.name}: {problem}")
+    table = decode_table(data, described)
+    if twice := [one.name for one in beside if one.name in table.by_name]:
+        raise ValueError(f"it lists '{twice[0]}' twice")
+    return table
 
 
 def _parse_file(row: Any) -> FileRecord:
@@ -282,19 +283,25 @@ def check_files(
         A line per problem, ``NAME: missing``, ``NAME: size ...`` or ``NAME: hash ...``; empty if all
         files are intact.
     """
+    files = manifest.all_files
+    found = at_once(folder, lambda file: _problem(folder, file), files, CHECKED_AT_ONCE)
     problems = []
-    for file in manifest.all_files:
-        try:
-            size, digest = hash_file(storage.join(folder, file.name))
-        except (FileNotFoundError, NotADirectoryError):
-            problems.append(f"{file.name}: missing")
-        except OSError as error:
-            problems.append(f"{file.name}: cannot be read ({error.strerror or error})")
-        else:
-            if size != file.bytes:
-                problems.append(f"{file.name}: size is {size:,} bytes, was {file.bytes:,}")
-            elif digest != file.xxh128:
-                problems.append(f"{file.name}: hash is {digest}, was {file.xxh128}")
+    for file, problem in zip(files, found, strict=True):
+        if problem:
+            problems.append(f"{file.name}: {problem}")
         if progress:
             progress(file)
     return problems
+
+
+def _problem(folder: str, file: FileRecord) -> str:
+    """Return how a file differs from its record, or "" if it does not."""
+    try:
+        size, digest = hash_file(storage.join(folder, file.name))
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    if size != file.bytes:
+        return f"size is {size:,} bytes, was {file.bytes:,}"
+    return f"hash is {digest}, was {file.xxh128}" if digest != file.xxh128 else ""

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
@@ -228,10 +229,7 @@ def move_aside(folder: str) -> str:
     """Rename ``folder`` to the first free ``folder.old-N`` and return the new name."""
     folder = folder.rstrip("/")
     check_write(absolute(folder))
-    number = 1
-    while exists(f"{folder}.old-{number}"):
-        number += 1
-    aside = f"{folder}.old-{number}"
+    aside = next(name for n in count(1) if not exists(name := f"{folder}.old-{n}"))
     if is_remote(folder):
         fs, inner = open_remote(folder)
         _move_objects(fs, inner.rstrip("/"), open_remote(aside)[1])
@@ -241,19 +239,21 @@ def move_aside(folder: str) -> str:
 
 
 def _move_objects(fs: Any, source: str, target: str) -> None:
-    """Move objects one by one, because stores have no rename and some cannot copy a folder."""
+    """Copy and remove objects, many at once, because stores have no rename."""
     fs.invalidate_cache()
-    # A folder with a manifest must be complete, so the manifest is copied last and removed first.
-    names = sorted(fs.find(source), key=lambda name: name.endswith("/manifest.json"))
-    for name in names:
-        if not _is_folder_marker(name):
-            fs.cp_file(name, target + name.removeprefix(source))
-    for name in reversed(names):
-        fs.rm_file(name)
+    # A folder with a manifest must be complete, so manifests are copied last and removed first.
+    groups: tuple[list[str], list[str]] = [], []
+    for name in fs.find(source):
+        groups[name.endswith("/manifest.json")].append(name)
+    for group in groups:
+        if moved := [name for name in group if not _is_folder_marker(name)]:
+            fs.copy(moved, [target + name.removeprefix(source) for name in moved])
+    for group in filter(None, reversed(groups)):
+        fs.rm(group)
 
 
 def _is_folder_marker(name: str) -> bool:
-    """Return True for an empty object that stands for a folder, as web consoles of stores make them."""
+    """Return True for an empty object that stands for a folder, as consoles of stores make them."""
     return name.endswith("/")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import xxhash
 
 from preprocess.errors import UserError, one_line
+from preprocess.files.bulk.at_once import at_once
 from preprocess.files.manifest import Manifest
 from preprocess.files.paths import split_chain
 from preprocess.files.search.found import FileInfo
@@ -38,6 +39,8 @@ CHECKED = "checked-inputs.jsonl"
 """Name of the file that keeps the hashes of ranges of newer versions. It is not part of a result."""
 HASHED_AT_ONCE = 4 << 20
 """Bytes to read and hash at once."""
+HASHED_FILES = 16
+"""Ranges of files of a store that are read at once."""
 
 
 def digest(files: Sequence[FileInfo]) -> dict[str, Any]:
@@ -166,12 +169,16 @@ def changed(folder: str, files: Sequence[FileInfo], work: str = "") -> list[str]
     for file in files:
         by_name.setdefault(file.name, []).append(file)
     checked = _CHECKED.setdefault(folder, _Checked(folder))
-    names: dict[str, None] = {}
-    for row in _rows(folder, work):
-        name, candidates = row["name"], by_name.get(row["name"])
-        if candidates and name not in names and not any(checked.equals(c, row) for c in candidates):
-            names[name] = None
-    return list(names)
+
+    def differs(row: dict[str, Any]) -> str:
+        """Return the name of the row's file if it differs, else ""."""
+        candidates = by_name.get(row["name"])
+        is_equal = not candidates or any(checked.equals(c, row) for c in candidates)
+        return "" if is_equal else str(row["name"])
+
+    place = files[0].path if files else folder
+    found = at_once(place, differs, _rows(folder, work), HASHED_FILES)
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def keep_checked(folder: str) -> None:
@@ -251,9 +258,25 @@ def _rows(folder: str, work: str) -> Iterator[dict[str, Any]]:
     if not work:
         return
     yield from read_record_if_written(sample_inputs_file(work)) or ()
-    for record in (*unit_records(work), *word_records(work)):
+    for rows in at_once(work, _inputs_of, (*unit_records(work), *word_records(work))):
+        yield from rows
+
+
+def _inputs_of(path: str) -> list[dict[str, Any]]:
+    """Return the inputs in the record of a unit; it is read once until `forget_inputs`."""
+    if path not in _INPUTS_OF:
         # Former versions recorded no inputs of word counts.
-        yield from read_record(record).get("inputs", ())
+        _INPUTS_OF[path] = read_record(path).get("inputs", [])
+    return _INPUTS_OF[path]
+
+
+_INPUTS_OF: dict[str, list[dict[str, Any]]] = {}
+"""Inputs by the path of the record, because a stage compares them before and after it gets the lock."""
+
+
+def forget_inputs() -> None:
+    """Free the memory of the records that `changed` has read."""
+    _INPUTS_OF.clear()
 
 
 def _parts_of(row: dict[str, Any]) -> tuple[tuple[int, int], ...]:

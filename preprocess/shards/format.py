@@ -6,7 +6,7 @@ little-endian. Boundary tokens are not stored; `preprocess.shards.stream` adds t
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO
@@ -168,6 +168,23 @@ _LARGEST: dict[str, int] = {}
 """The largest id of each shard that this process opened, by the hash of its file."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Files(Mapping[str, FileRecord]):
+    """The records of a shard's files by ending, looked up in the manifest when they are needed."""
+
+    records: Mapping[str, FileRecord]
+    name: str
+
+    def __getitem__(self, ending: str) -> FileRecord:
+        return self.records[f"{self.name}.{ending}"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("bin", "len"))
+
+    def __len__(self) -> int:
+        return 2
+
+
 @dataclass(frozen=True)
 class Corpus:
     """The result of the prepare stage.
@@ -226,7 +243,7 @@ class Corpus:
                 or lengths.bytes != 4 * columns["documents"]
             ):
                 raise _wrong_manifest(self.folder, f"it does not describe shard '{name}'")
-            files = {"bin": file, "len": lengths}
+            files = _Files(records, name)
             rest: dict[str, Any] = {"files": files, "vocabulary": self.vocabulary}
             shards.append(Shard(self.folder, name, **columns, copies=self._copies, **rest))
         return tuple(shards)

@@ -8,6 +8,9 @@ import xxhash
 
 from preprocess.text.config import SPLITS, Split
 
+DOCUMENT_BYTES = 1000
+"""Raw bytes that stand for a document in `capped_fraction`."""
+
 
 def text_hash(text: bytes) -> int:
     """Return the 128-bit XXH3 hash of a cleaned text in UTF-8."""
@@ -36,8 +39,8 @@ def splits_of(
 ) -> npt.NDArray[np.uint8]:
     """Return the index in ``SPLITS`` of each text's split, shape (texts,).
 
-    The split depends on the text's content only, so a text stays in its split when the corpus
-    grows.
+    The split depends on the text's content and the fractions only, so a text stays in its split when the
+    corpus grows, unless it becomes so large that `capped_fraction` lowers them.
 
     Args:
         high: high halves of the texts' hashes, shape (texts,).
@@ -52,3 +55,16 @@ def splits_of(
     numbers = np.where(position < valid_fraction, SPLITS.index("valid"), SPLITS.index("train"))
     test = (position >= valid_fraction) & (position < valid_fraction + test_fraction)
     return np.where(test, SPLITS.index("test"), numbers).astype(np.uint8)
+
+
+def capped_fraction(fraction: float, most_documents: int, corpus_bytes: int) -> float:
+    """Return the share of documents of a split that has about ``most_documents`` at most.
+
+    It depends on sizes only, because documents are not counted before they are assigned to splits.
+
+    Args:
+        fraction: share of documents without the limit.
+        most_documents: documents of `DOCUMENT_BYTES` in the split at most.
+        corpus_bytes: raw bytes of the corpus.
+    """
+    return min(fraction, most_documents * DOCUMENT_BYTES / max(corpus_bytes, 1))

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import xxhash
 
 from preprocess.config import PrepareConfig
+from preprocess.files.bulk.at_once import at_once
 from preprocess.files.storage import atomic_writer, exists, open_read
 from preprocess.reading.units import Unit
 from preprocess.text.config import SPLITS
@@ -120,17 +121,24 @@ def count_unit(job: CountJob, unit: Unit) -> int:
 
 def read_counted(job: CountJob) -> dict[str, int]:
     """Return the total documents and UTF-8 bytes of the train split, duplicates included."""
-    paths = [folder.word_record(job.work, unit) for unit in range(job.units)]
-    records = [folder.read_done(job.work, path) for path in paths]
-    return {name: sum(record[name] for record in records) for name in ("documents", "bytes")}
+    sums = dict.fromkeys(("documents", "bytes"), 0)
+    for record in _records(job):
+        for name in sums:
+            sums[name] += record[name]
+    return sums
 
 
 def read_inputs(job: CountJob) -> Iterator[dict[str, Any]]:
     """Yield the rows of the ranges that were read, as in `preprocess.reading.changed_inputs`."""
-    for unit in range(job.units):
+    for record in _records(job):
         # Former versions did not record them.
-        record = folder.read_done(job.work, folder.word_record(job.work, unit))
         yield from record.get("inputs", ())
+
+
+def _records(job: CountJob) -> Iterator[dict[str, Any]]:
+    """Yield the records of all units; many are read at once."""
+    paths = (folder.word_record(job.work, unit) for unit in range(job.units))
+    return at_once(job.work, lambda path: folder.read_done(job.work, path), paths)
 
 
 def merge_run(job: CountJob, run: int) -> int:

@@ -16,8 +16,9 @@
       parts/origins-000012-003.zst        origins of the documents of a closed segment (prepare)
       parts/keys-000012-003.zst           keys of the documents of a closed segment (prepare)
       parts/000012-003.json    record of a written vector shard (embed)
-      counts/000012.bin        token counts of a unit
-      finished/000012.json     record of a unit: its last pass is finished
+      counts/000003.bin        token counts of a group of units
+      finished/000012.json     record of a unit: its last pass is finished (embed)
+      groups/000000-000256.json           record of a group of units: its last pass is finished (prepare)
       hashes/, bands/          keys for deduplication (`preprocess.corpus.dedup`), a `Shuffle` each
       drops/hashes-000012.runs            documents to drop according to list 12 of the hashes,
                                each with the earlier document, grouped by run
@@ -214,8 +215,13 @@ def part_record(work: str, unit: int, part: int) -> str:
     return part_file(work, f"{unit:06d}-{part:03d}.json")
 
 
-def counts_file(work: str, unit: int) -> str:
-    return join(work, "counts", f"{unit:06d}.bin")
+def counts_file(work: str, group: int) -> str:
+    return join(work, "counts", f"{group:06d}.bin")
+
+
+def group_record(work: str, units: range) -> str:
+    """Return the path of the record of a group of units whose last pass is finished."""
+    return join(work, "groups", f"{units.start:06d}-{units.stop:06d}.json")
 
 
 def finished_record(work: str, unit: int) -> str:
@@ -326,14 +332,6 @@ def read_done(work: str, path: str) -> dict[str, Any]:
 
 def _name(work: str) -> str:
     return work.rstrip("/").rpartition("/")[2]
-
-
-def record_counts(work: str) -> tuple[int, int, int]:
-    """Return how many unit records, drop lists and finished records have been written."""
-    units, drops, finished = (
-        len(list_names(join(work, name))) for name in ("units", "drops", "finished")
-    )
-    return units, drops, finished
 
 
 def unit_records(work: str) -> list[str]:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from preprocess.files.bulk.at_once import at_once
 from preprocess.files.durability import never_synced
 from preprocess.files.storage import join, list_names, read_bytes, write_bytes
 from preprocess.work.folder import progress_folder
@@ -92,10 +93,10 @@ class ProgressSums:
             OSError: a record cannot be read now; a later call may succeed.
         """
         running: Counter[str] = Counter()
-        for name in list_names(self._folder):
-            if name in self._finished:
-                continue
-            record = _parse(read_bytes(join(self._folder, name)))
+        names = [name for name in list_names(self._folder) if name not in self._finished]
+        paths = [join(self._folder, name) for name in names]
+        for name, data in zip(names, at_once(self._folder, read_bytes, paths), strict=True):
+            record = _parse(data)
             if record is None:
                 continue
             final, counts = record

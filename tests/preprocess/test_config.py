@@ -52,7 +52,8 @@ def test_runtime_settings_are_not_in_the_fingerprint() -> None:
     fields = result_fields(PrepareConfig(input="a"), "prepare")
     assert "prepare.tokenizer" not in fields
     assert fields["prepare.cleaning.unicode"] == "NFC"
-    assert fields["prepare.part_tokens"] == 4_000_000
+    assert fields["prepare.shard_tokens"] == 4_000_000
+    assert "prepare.part_tokens" not in fields
 
 
 def test_plain_paths_form_the_first_source() -> None:
@@ -84,6 +85,7 @@ def test_plain_paths_form_the_first_source() -> None:
         ),
         ({"input": [{"name": "", "path": "b"}]}, "at least 1 character"),
         ({"part_tokens": 0}, "greater than or equal to 1"),
+        ({"shard_tokens": 0}, "greater than or equal to 1"),
         ({"unit_bytes": 100}, "greater than or equal to 1024"),
     ],
 )

@@ -35,7 +35,7 @@ flink = pytest.mark.skipif(
 
 def settings(tiny: Tiny, output: Path, *overrides: str) -> list[str]:
     """Return the arguments of a run with many small units."""
-    small = ("prepare.unit_bytes=1024", "prepare.part_tokens=150")
+    small = ("prepare.unit_bytes=1024", "prepare.part_tokens=150", "prepare.shard_tokens=150")
     return ["prepare", *tiny.arguments(output, *small, *overrides)]
 
 

@@ -7,7 +7,7 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from pipeline.beam.engines import make_pipeline
-from pipeline.beam.transforms import ForEach, WhenAllAreDone
+from pipeline.beam.transforms import ForEach, Numbers, WhenAllAreDone
 from pipeline.beam.worker_call import user_errors
 from pipeline.config.runners import DirectOptions, DirectRunner
 from preprocess.errors import UserError
@@ -61,3 +61,12 @@ def test_a_bug_is_not_raised_as_a_user_error_even_after_one(tmp_path: Path) -> N
         make_pipeline(IN_MEMORY, 0) as pipeline,
     ):
         _ = pipeline | beam.Create([1]) | ForEach(str(tmp_path), break_down)
+
+
+def test_the_size_of_a_pipeline_does_not_depend_on_the_number_of_units() -> None:
+    sizes = []
+    for units in (1_000, 100_000):
+        pipeline = beam.Pipeline()
+        _ = pipeline | Numbers(units) | WhenAllAreDone(range(units))
+        sizes.append(len(pipeline.to_runner_api().SerializeToString()))
+    assert abs(sizes[0] - sizes[1]) < 100

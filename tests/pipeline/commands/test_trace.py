@@ -285,7 +285,7 @@ DROPPED = [
     ["000001 0", NEAR, "b", "b.txt:2"],
     ["000001 2", f"duplicate of {SECOND}", "b", "b.txt:108"],
     ["000002 1", f"duplicate of 000001 0 (b b.txt:2), a {NEAR}", "c", "c.txt:16"],
-    ["000002 2", "duplicate of train-000001-000 0 (b b.txt:95)", "c", "c.txt:109"],
+    ["000002 2", "duplicate of train-000000-001 0 (b b.txt:95)", "c", "c.txt:109"],
 ]
 
 
@@ -309,7 +309,7 @@ def test_the_duplicates_of_a_document_are_found_with_it(
         DROPPED[2],
     ]
     assert run(copies, "--file", "c.txt") == [
-        ["train-000002-000 0", "train", "c", "c.txt:2"],
+        ["train-000000-002 0", "train", "c", "c.txt:2"],
         *DROPPED[2:],
         ["-", "too_short", "c", "c.txt:0"],
     ]
@@ -365,6 +365,13 @@ def test_a_corpus_without_origins_is_reported_to_be_prepared_again(capsys: Captu
         assert message(capsys, FORMER, *words) == expected
 
 
+def _by_unit(fate: str) -> str:
+    """Return a fate with documents named by unit in place of shard."""
+    for shard, unit in (("train-000000-000", "000000"), ("train-000000-001", "000001")):
+        fate = fate.replace(shard, unit)
+    return fate
+
+
 def test_shards_without_origins_are_reported_and_the_others_are_searched(
     copies: Path, tmp_path: Path, run: Callable[..., list[list[str]]], capsys: Capture
 ) -> None:
@@ -376,18 +383,21 @@ def test_shards_without_origins_are_reported_and_the_others_are_searched(
     capsys.readouterr()
     assert main(["trace", str(mixed), "--duplicates"]) == 0
     printed = capsys.readouterr()
-    assert printed.out == "".join("\t".join(row) + "\n" for row in DROPPED[:2])
+    # The shards of the units that are joined with this one cannot be named.
+    rows = [[row[0], _by_unit(row[1]), *row[2:]] for row in DROPPED[:2]]
+    assert printed.out == "".join("\t".join(row) + "\n" for row in rows)
     assert printed.err == (
-        "biloom: 1 shards are not searched, because an earlier version of biloom read their documents; "
+        "biloom: 3 shards are not searched, because an earlier version of biloom read their documents; "
         "prepare the corpus again to search them\n"
     )
-    told = message(capsys, mixed, "train-000002-000", 0)
-    assert "an earlier version of biloom read the documents of train-000002-000, and" in told
+    told = message(capsys, mixed, "train-000000-002", 0)
+    assert "an earlier version of biloom read the documents of train-000000-002, and" in told
     assert "unit 2 has no document 0" in message(capsys, mixed, "000002", 0)
     # Of the first unit, only the number is known.
     files = tuple(file for file in manifest.files if file.name != "origins-000000-000.zst")
     write_manifest(str(mixed), replace(manifest, files=files))
     unknown = [row[1].replace(FIRST, "000000 0 (origin unknown)") for row in DROPPED]
+    unknown = [fate.replace("train-000000-001 0", "000001 1") for fate in unknown]
     unknown = [fate.replace(SECOND, "000000 1 (origin unknown)") for fate in unknown]
     assert [row[1] for row in run(mixed, "--duplicates")] == unknown
 
@@ -430,7 +440,7 @@ def test_damaged_and_missing_origins_are_named(
     (damaged / "origins-000001-000.zst").write_bytes(b"no zstd")
     assert "origins-000001-000.zst is damaged (" in message(capsys, damaged, "--file", "b.txt")
     (damaged / "origins-000001-000.zst").unlink()
-    told = message(capsys, damaged, "train-000001-000", 0)
+    told = message(capsys, damaged, "train-000000-001", 0)
     assert f"origins-000001-000.zst is missing; run `biloom check {damaged}`" in told
 
 
@@ -458,10 +468,10 @@ def test_the_tokenizer_is_found_beside_the_corpus_by_its_config_or_by_name(
     told = message(capsys, alone, "--text", "more line")
     assert told.endswith("its tokenizer was not found; name its folder with --tokenizer\n")
     # A place is known without a tokenizer; only the text is not.
-    assert run(alone, "train-000002-000", 0) == [expected[0][:4]]
+    assert run(alone, "train-000000-002", 0) == [expected[0][:4]]
     named = ("--tokenizer", copies.parent / "tokenizer")
     assert run(alone, "--text", "more line", *named) == expected
-    assert run(alone, "train-000002-000", 0, *named) == expected
+    assert run(alone, "train-000000-002", 0, *named) == expected
     other = FORMER.parent / "tokenizer"
     told = message(capsys, alone, "--text", "more line", "--tokenizer", other)
     assert told == f"biloom: {other}: the corpus was prepared with another tokenizer\n"

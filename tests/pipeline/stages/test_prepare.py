@@ -7,7 +7,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pipeline.stages import prepare as prepare_stage
 from preprocess.files import storage
 from preprocess.files.manifest import check_files, read_manifest
 from preprocess.shards.format import Corpus
-from preprocess.work.folder import read_unit_record
+from preprocess.work.done import read_group_records
 
 Tiny = Any  # of conftest.py
 Command = Any
@@ -48,6 +48,7 @@ class Text:
             f"prepare.tokenizer={self.tokenizer}",
             f"prepare.unit_bytes={UNIT_BYTES}",
             "prepare.part_tokens=300",
+            "prepare.shard_tokens=300",
             "prepare.valid_fraction=0.1",
             "tokenizer.kind=word",
             f"run.output={output}",
@@ -202,8 +203,8 @@ def test_worker_processes_write_the_same_bytes_from_any_folder(
 def test_a_driver_killed_at_any_moment_resumes_to_the_same_bytes(
     text: Text, made: Path, tmp_path: Path, biloom: Command
 ) -> None:
-    units = len(list(made.glob("train-*-000.bin")))
-    moments = [("units", 1), ("units", units // 2), ("finished", 1), ("finished", units // 2)]
+    groups = len(list(made.glob("train-*-000.bin")))
+    moments = [("units", 1), ("units", groups), ("groups", 1), ("groups", groups // 2)]
     for kind, number in moments:
         with biloom.start(*text.arguments(tmp_path)) as driver:
             while records(tmp_path, kind) < number and driver.poll() is None:
@@ -213,7 +214,7 @@ def test_a_driver_killed_at_any_moment_resumes_to_the_same_bytes(
         assert not (tmp_path / "prepare" / "manifest.json").exists()
     folder = tmp_path / "prepare"
     finished = [
-        json.loads(one.read_text()) for one in (folder / "_work").glob("*/finished/[0-9]*.json")
+        json.loads(one.read_text()) for one in (folder / "_work").glob("*/groups/[0-9]*.json")
     ]
     names = [row["name"] for record in finished for row in record["files"]]
     (result,) = (folder / "_work").glob("*/result")
@@ -370,11 +371,11 @@ def test_one_line_is_a_corpus_even_if_it_is_held_out(
 def test_a_document_that_is_unaccounted_for_fails_the_stage(
     text: Text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    def one_more(work: str, unit: int) -> dict[str, Any]:
-        done = read_unit_record(work, unit)
-        return {**done, "read": done["read"] + (unit == 1)}
+    def one_more(*given: Any) -> Iterator[dict[str, Any]]:
+        for number, record in enumerate(read_group_records(*given)):
+            yield {**record, "read": record["read"] + (number == 1)}
 
-    monkeypatch.setattr(prepare_stage, "read_unit_record", one_more)
+    monkeypatch.setattr(prepare_stage, "read_group_records", one_more)
     assert main(text.arguments(tmp_path)) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"biloom: {tmp_path}/prepare: 971 documents read, but ")

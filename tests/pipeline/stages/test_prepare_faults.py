@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pipeline.cli import main
-from preprocess.corpus import last_pass, segment
+from preprocess.corpus import segment, shard_writer
 from preprocess.files import storage
 from preprocess.files.manifest import check_files, read_manifest
 
@@ -46,6 +46,7 @@ class Text:
             f"prepare.tokenizer={self.root}/tokenizer",
             "prepare.unit_bytes=60000",
             "prepare.part_tokens=1500",
+            "prepare.shard_tokens=1500",
             "prepare.valid_fraction=0.1",
             "prepare.keep_dropped=true",
             "prepare.near_duplicates.similarity=0.9",
@@ -219,7 +220,7 @@ def test_a_file_changed_while_its_unit_runs_is_not_mixed_with_its_old_contents(
 def test_drivers_killed_at_any_moment_of_a_run_in_processes_end_with_the_same_corpus(
     biloom: Command, text: Text, tmp_path: Path
 ) -> None:
-    moments = [("segments", 1), ("units", 2), ("drops", 1), ("finished", 1), ("finished", 3)]
+    moments = [("segments", 1), ("units", 2), ("drops", 1), ("groups", 1), ("groups", 2)]
     for kind, number in moments:
         with biloom.start(*text.arguments(tmp_path, *PROCESSES)) as driver:
             wait_until(lambda: done(tmp_path, kind) >= number, driver)  # noqa: B023
@@ -258,7 +259,7 @@ def test_processes_killed_at_random_moments_end_with_the_same_corpus(
 def test_workers_killed_repeatedly_end_with_the_same_corpus(
     biloom: Command, text: Text, tmp_path: Path
 ) -> None:
-    for kind in ("segments", "units", "drops", "finished"):
+    for kind in ("segments", "units", "drops", "groups"):
         with biloom.start(*text.arguments(tmp_path, *PROCESSES)) as driver:
             # Records of the earlier run exist before the workers start.
             wait_until(lambda: driver.children() != [], driver)
@@ -285,7 +286,7 @@ def fail_at_call(patched: pytest.MonkeyPatch, module: Any, name: str, number: in
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "number"), [(segment, "write_part", 7), (last_pass, "shard_counts", 3)]
+    ("module", "name", "number"), [(segment, "write_part", 7), (shard_writer, "shard_counts", 3)]
 )
 def test_a_bug_in_a_worker_leaves_no_manifest_and_work_to_resume(
     module: Any,

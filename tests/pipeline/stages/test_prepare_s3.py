@@ -105,6 +105,7 @@ class Corpus:
             f"prepare.tokenizer={self.tokenizer}",
             "prepare.unit_bytes=4096",
             "prepare.part_tokens=200",
+            "prepare.shard_tokens=200",
             "tokenizer.kind=char",
             "runner.options.mode=in_memory",
             f"run.output={output}",
@@ -190,7 +191,7 @@ def test_occasional_failures_are_retried(corpus: Corpus, store: Store) -> None:
 
 
 PUTS = ("parts/train-000002-000.bin", "train-000001-000.bin", "manifest.json")
-WORK = ("lock.json", "asked.json", "hashes/", "units/000001", "drops/", "finished/000000")
+WORK = ("lock.json", "asked.json", "hashes/", "units/000001", "drops/", "groups/000000")
 FINAL = ("train-000000-000.len", "counts.npy", "inputs.jsonl", "config.yaml", "stats.json")
 
 

@@ -167,8 +167,8 @@ def test_units_and_segments_are_ordered_by_number_not_by_name(
 ) -> None:
     work = str(tmp_path)
     # Sorted as text, the later names would come first.
-    monkeypatch.setattr(shuffle, "LEAST_RUNS", 2)
-    monkeypatch.setattr(shuffle, "RUN_UNITS", 1000)
+    # Each of these two units is a run.
+    monkeypatch.setattr(Layout, "run_units", 1_000_000)
     monkeypatch.setattr(Layout, "run_of", lambda _, unit: unit - 999_999)
     monkeypatch.setattr(Layout, "units_of", lambda _, run: range(999_999 + run, 1_000_000 + run))
     monkeypatch.setattr(Layout, "runs", 2)

@@ -48,7 +48,7 @@ def make_job(folder: Path, text: str | bytes, **settings: Any) -> tuple[Job, lis
     units = plan_units(config.sources, files, config.unit_bytes)
     saved = str(folder / "tokenizer")
     blocks = Blocks(len(units), 1)
-    job = Job(work, output, config, saved, str(folder), size, 3, 5, len(units), blocks)
+    job = Job(work, output, config, saved, str(folder), size, 3, 5, len(units), 1, blocks)
     return job, units, tokenizer
 
 

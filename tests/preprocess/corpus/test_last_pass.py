@@ -19,7 +19,7 @@ from preprocess.config import PrepareConfig, SentencePieceConfig, WordConfig
 from preprocess.corpus import batch
 from preprocess.corpus.first_pass import Job, tokenize_unit
 from preprocess.corpus.known import KnownCorpus
-from preprocess.corpus.last_pass import COUNT, finish_unit, read_counts
+from preprocess.corpus.last_pass import COUNT, finish_group, read_counts
 from preprocess.corpus.near_blocks import Blocks
 from preprocess.files import storage
 from preprocess.files.manifest import hash_file
@@ -33,8 +33,8 @@ from preprocess.text.config import SPLITS, CleaningConfig, NearDuplicateConfig
 from preprocess.text.splits import splits_of, text_hash
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer, train_tokenizer
 from preprocess.work.damage import DamagedWork
+from preprocess.work.done import read_group_records
 from preprocess.work.folder import (
-    read_finished_record,
     read_unit_record,
     unit_record,
     write_record,
@@ -46,6 +46,7 @@ BUCKETS = 3
 SETTINGS: dict[str, Any] = {
     "valid_fraction": 0.2,
     "test_fraction": 0.1,
+    "shard_tokens": 100,
     "part_tokens": 150,
     "unit_bytes": 1024,
 }
@@ -99,7 +100,9 @@ def plan(corpus: Path, output: str, **settings: Any) -> tuple[Job, list[Unit], T
     units = plan_units(config.sources, files, config.unit_bytes)
     folder = f"{corpus}/tokenizer"
     blocks = Blocks(len(units), 1)
-    job = Job(work, output, config, folder, str(corpus), size, BUCKETS, BUCKETS, len(units), blocks)
+    job = Job(
+        work, output, config, folder, str(corpus), size, BUCKETS, BUCKETS, len(units), 2, blocks
+    )
     return job, units, tokenizer
 
 
@@ -108,20 +111,25 @@ def prepare(job: Job, units: Sequence[Unit]) -> None:
     for unit in units:
         tokenize_unit(job, unit)
     compare_job(job)
-    for unit in units:
-        finish_unit(job, unit)
+    for group in range(job.groups):
+        finish_group(job, group)
+
+
+def finished(job: Job) -> list[dict[str, Any]]:
+    """Return the records of all groups."""
+    return list(read_group_records(job.work, map(job.units_of, range(job.groups))))
 
 
 def made(output: str) -> dict[str, bytes]:
     """Return name and bytes of all result files, and of the records that the manifest is made from."""
     names = [*storage.list_names(output)]
-    names += [f"_work/finished/{name}" for name in storage.list_names(f"{output}/_work/finished")]
+    names += [f"_work/groups/{name}" for name in storage.list_names(f"{output}/_work/groups")]
     names += [f"_work/counts/{name}" for name in storage.list_names(f"{output}/_work/counts")]
     return {name: storage.read_bytes(f"{output}/{name}") for name in names}
 
 
 def shards(job: Job, units: Sequence[Unit]) -> list[Shard]:
-    rows = [row for unit in units for row in read_finished_record(job.work, unit.index)["files"]]
+    rows = [row for record in finished(job) for row in record["files"]]
     found = []
     for row in rows:
         assert (row["bytes"], row["xxh128"]) == hash_file(f"{job.output}/{row['name']}")
@@ -162,13 +170,12 @@ def test_shards_hold_the_documents_in_order_and_the_totals_balance(
     assert all(len(side) > 3 for side in sides.values())
     for split in SPLITS:
         assert documents(job, units, split) == sides[split]
-    read = sum(read_unit_record(job.work, unit.index)["read"] for unit in units)
-    dropped = sum(
-        (Counter(read_unit_record(job.work, u.index)["dropped"]) for u in units), Counter()
-    )
-    duplicates = sum(
-        read_finished_record(job.work, unit.index)["dropped"].get("duplicate", 0) for unit in units
-    )
+    read = sum(record["read"] for record in finished(job))
+    assert read == sum(read_unit_record(job.work, unit.index)["read"] for unit in units)
+    dropped: Counter[str] = Counter()
+    for record in finished(job):
+        dropped.update(record["dropped"])
+    duplicates = dropped.pop("duplicate", 0)
     assert dropped == {"empty": lines().count(""), "invalid_json": 1}
     assert (duplicates > 50) == deduplicate
     written = sum(shard.documents for shard in shards(job, units))
@@ -185,15 +192,15 @@ def test_shard_sizes_are_sums_over_the_documents_kept(tmp_path: Path, corpus: Pa
     assert sum(shard.text_bytes for shard in found) == sum(len(t.encode()) for t in texts)
     assert sum(shard.tokens for shard in found) == sum(len(shard.ids) for shard in found)
     assert {shard.source for shard in found} == {"corpus"}
-    assert len([shard for shard in found if shard.split == "train"]) > len(units)
+    assert len([shard for shard in found if shard.split == "train"]) > job.groups
 
 
 def test_counts_are_those_of_the_train_split(tmp_path: Path, corpus: Path) -> None:
     job, units, _ = plan(corpus, str(tmp_path / "out"))
     prepare(job, units)
     counts: Counter[int] = Counter()
-    for unit in units:
-        table = read_counts(job.work, unit.index)
+    for record in finished(job):
+        table = read_counts(job.work, record)
         assert table.dtype == COUNT
         counts.update(dict(table.tolist()))
     train = documents(job, units, "train")
@@ -216,15 +223,15 @@ def test_the_memory_of_the_counts_does_not_depend_on_the_vocabulary(
         del record["hashes"]
         write_record(unit_record(job.work, unit.index), record)
     tracemalloc.start()
-    finish_unit(job, units[0])
+    finish_group(job, 0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000
-    for unit in units[1:]:
-        finish_unit(job, unit)
+    for group in range(1, job.groups):
+        finish_group(job, group)
     counts: Counter[int] = Counter()
-    for unit in units:
-        table = read_counts(job.work, unit.index)
+    for record in finished(job):
+        table = read_counts(job.work, record)
         assert (np.diff(table["id"]) > 0).all()
         counts.update(dict(table.tolist()))
     trained = [np.asarray(s.ids) for s in shards(job, units) if s.split == "train"]
@@ -301,9 +308,8 @@ def test_many_kills_in_a_row_change_no_byte(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, similarity: float | None
 ) -> None:
     near = NearDuplicateConfig(similarity=similarity)
-    job, units, _ = plan(corpus, str(tmp_path / "known"))
-    prepare(job, units[:2])
-    # The keys of two units, as a finished corpus has them.
+    job, known_units, _ = plan(corpus, str(tmp_path / "known"), input=f"{corpus}/a.txt")
+    prepare(job, known_units)
     keys = {
         name: DocumentKeys.decode(storage.read_bytes(f"{job.output}/{name}"), name)
         for name in storage.list_names(job.output)
@@ -311,7 +317,8 @@ def test_many_kills_in_a_row_change_no_byte(
     }
     folder = str(tmp_path / "finished")
     manifest = write_corpus(folder, keys)
-    known = (KnownCorpus(folder, manifest.content, 2, False),)
+    known = (KnownCorpus(folder, manifest.content, len(known_units), False),)
+    _, units, _ = plan(corpus, str(tmp_path / "whole"))
 
     def job_in(name: str) -> Job:
         job, units, _ = plan(corpus, str(tmp_path / name), near_duplicates=near)
@@ -320,9 +327,7 @@ def test_many_kills_in_a_row_change_no_byte(
     job = job_in("whole")
     prepare(job, units)
     undisturbed = made(job.output)
-    dropped = sum(
-        (Counter(read_finished_record(job.work, u.index)["dropped"]) for u in units), Counter()
-    )
+    dropped = sum((Counter(record["dropped"]) for record in finished(job)), Counter())
     assert dropped["known"] > 20
     job = job_in("killed")
     atomic_writer = storage.atomic_writer
@@ -335,25 +340,15 @@ def test_many_kills_in_a_row_change_no_byte(
         return atomic_writer(path)
 
     monkeypatch.setattr(storage, "atomic_writer", dying_writer)
-    # Each run must be long enough for a segment, or there would be no progress.
+    # Each run must be long enough for a group of units, or there would be no progress.
     for _ in range(100):
-        lives, budget = iter(range(10**6)), 20
+        lives, budget = iter(range(10**6)), 45
         try:
             prepare(job, units)
             break
         except Killed:
             pass
     assert made(job.output) == undisturbed
-
-
-def test_a_part_without_duplicates_is_hard_linked_as_the_shard(
-    tmp_path: Path, corpus: Path
-) -> None:
-    job, units, _ = plan(corpus, str(tmp_path / "out"), deduplicate=False)
-    prepare(job, units)
-    for shard in shards(job, units):
-        part = Path(job.work, "parts", f"{shard.name}.bin")
-        assert part.samefile(f"{job.output}/{shard.name}.bin")
 
 
 def test_a_part_with_duplicates_only_gives_no_shard(tmp_path: Path, corpus: Path) -> None:
@@ -365,8 +360,7 @@ def test_a_part_with_duplicates_only_gives_no_shard(tmp_path: Path, corpus: Path
     ]
     job, units, _ = plan(corpus, str(tmp_path / "out"), input=given)
     prepare(job, units)
-    finished = read_finished_record(job.work, 1)
-    assert (finished["files"], finished["dropped"]) == ([], {"duplicate": 3})
+    assert [record["dropped"] for record in finished(job)] == [{"duplicate": 3}]
     assert [shard.source for shard in shards(job, units)] == ["c"]
 
 
@@ -387,10 +381,8 @@ def test_near_duplicates_are_dropped_besides_exact_ones(tmp_path: Path, corpus: 
         keep_dropped=True, **settings,
     )  # fmt: skip
     prepare(job, units)
-    drops = sum(
-        (Counter(read_finished_record(job.work, u.index)["dropped"]) for u in units), Counter()
-    )
-    assert drops == {"duplicate": 2, "near_duplicate": 3}
+    [record] = finished(job)
+    assert record["dropped"] == {"duplicate": 2, "near_duplicate": 3}
     cleaned = [" ".join(text.split()) for text in texts]
     assert documents(job, units, "train") == [ids.tolist() for ids in tokenizer.encode(cleaned)]
     aside = [n for n in storage.list_names(job.output) if n.startswith("dropped-")]
@@ -418,8 +410,8 @@ def test_origins_tell_where_each_document_is_and_what_became_of_it(
     found: dict[str, list[list[int]]] = {split: [] for split in SPLITS}
     first: dict[str, DocumentKey] = {}
     duplicates = 0
-    for unit in units:
-        for row in read_finished_record(job.work, unit.index)["origins"]:
+    for record in finished(job):
+        for row in record["origins"]:
             path = f"{job.output}/{row['name']}"
             origins = Origins.decode(storage.read_bytes(path), path)
             assert (row["bytes"], row["xxh128"]) == hash_file(path)
@@ -427,7 +419,7 @@ def test_origins_tell_where_each_document_is_and_what_became_of_it(
                 run, place = origins.file(index), int(origins.places[index])
                 line = texts[run.name][place:].partition(b"\n")[0]
                 text = json.loads(line)["text"] if run.name == "b.jsonl" else line.decode()
-                key = DocumentKey(unit.index, origins.first + index)
+                key = DocumentKey(int(row["name"].split("-")[1]), origins.first + index)
                 fate = FATES[origins.fates[index]]
                 if fate == "duplicate":
                     assert origins.original_of(index) == first[text]
@@ -456,7 +448,7 @@ def test_parts_of_version_0_1_are_finished_without_origins(tmp_path: Path, corpu
     former = {name for name in whole if name.startswith(("origins-000000", "origins-000001"))}
     assert former
     assert whole.keys() - found.keys() == former
-    same = [name for name in found if not name.startswith(("_work/finished", "dropped-"))]
+    same = [name for name in found if not name.startswith(("_work/groups", "dropped-"))]
     assert {name: found[name] for name in same} == {name: whole[name] for name in same}
 
 
@@ -470,10 +462,10 @@ def test_a_damaged_part_is_told(tmp_path: Path, corpus: Path, name: str) -> None
     part.write_bytes(data)
     message = f"{part} is damaged (its checksum does not match); delete {job.work}, which holds"
     with pytest.raises(DamagedWork, match=re.escape(message)):
-        finish_unit(job, units[0])
+        finish_group(job, 0)
     part.unlink()
     with pytest.raises(DamagedWork, match=re.escape(f"{part} is damaged (it is missing)")):
-        finish_unit(job, units[0])
+        finish_group(job, 0)
 
 
 def test_damaged_counts_are_told(tmp_path: Path, corpus: Path) -> None:
@@ -482,22 +474,22 @@ def test_damaged_counts_are_told(tmp_path: Path, corpus: Path) -> None:
     path = Path(job.work, "counts", "000000.bin")
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")
     with pytest.raises(DamagedWork, match=r"000000\.bin is damaged"):
-        read_counts(job.work, 0)
+        read_counts(job.work, finished(job)[0])
 
 
-def test_a_unit_with_a_damaged_shard_is_finished_again(tmp_path: Path, corpus: Path) -> None:
+def test_a_group_with_a_damaged_shard_is_finished_again(tmp_path: Path, corpus: Path) -> None:
     job, units, _ = plan(corpus, str(tmp_path / "out"), deduplicate=False)
     prepare(job, units)
     whole = made(job.output)
     shard = min(Path(job.output).glob("train-*.len"))
     data = shard.read_bytes()
     shard.write_bytes(data[:-1] + b"\x07")
-    for unit in units:
-        finish_unit(job, unit)
+    for group in range(job.groups):
+        finish_group(job, group)
     assert made(job.output) == whole
     shard.unlink()  # as if it were published
-    for unit in units:
-        finish_unit(job, unit)
+    for group in range(job.groups):
+        finish_group(job, group)
     assert not shard.exists()
 
 
@@ -506,12 +498,12 @@ def test_histograms_count_the_documents_kept(tmp_path: Path, corpus: Path) -> No
     prepare(job, units)
     for name in ("tokens", "tokens_per_word"):
         bins: Counter[str] = Counter()
-        for unit in units:
-            bins.update(read_finished_record(job.work, unit.index)["histograms"][name])
+        for record in finished(job):
+            bins.update(record["histograms"][name])
         assert bins.total() == sum(shard.documents for shard in shards(job, units))
 
 
-def test_a_finished_unit_is_not_changed(tmp_path: Path, corpus: Path) -> None:
+def test_a_finished_group_is_not_changed(tmp_path: Path, corpus: Path) -> None:
     job, units, _ = plan(corpus, str(tmp_path / "out"))
     prepare(job, units)
     undisturbed = made(job.output)
@@ -572,7 +564,7 @@ def test_a_benchmark_corpus_is_reproduced_token_for_token(
     cleaning = CleaningConfig(unicode="none", control_characters="keep")
     job, units, _ = plan(
         tmp_path, str(tmp_path / "out"), input=given, deduplicate=False, drop_empty=False,
-        cleaning=cleaning, unit_bytes=None, part_tokens=200_000,
+        cleaning=cleaning, unit_bytes=None, shard_tokens=200_000, part_tokens=200_000,
     )  # fmt: skip
     prepare(job, units)
     streams = {

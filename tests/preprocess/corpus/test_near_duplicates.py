@@ -56,8 +56,10 @@ def find(work: str, layout: Layout, blocks: Blocks, similarity: float = 0.98) ->
         for block in reversed(range(blocks.number)):
             decide_block(work, layout.lists, blocks, number, block)
     found: Found = {}
-    for unit in range(layout.own):
-        numbers, originals = read_near_duplicates(work, blocks, unit)
+    half = layout.own // 2
+    drops = [*read_near_duplicates(work, blocks, range(half))]
+    drops += read_near_duplicates(work, blocks, range(half, layout.own))
+    for unit, (numbers, originals) in enumerate(drops):
         assert numbers.tolist() == sorted(numbers.tolist())
         rows = zip(numbers.tolist(), map(tuple, originals.tolist()), strict=True)
         found |= {(unit, number): original for number, original in rows}

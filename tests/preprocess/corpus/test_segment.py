@@ -151,7 +151,7 @@ def test_keys_are_numbered_across_the_segments_of_a_unit(tmp_path: Path, buckets
     for number in range(layout.lists):
         find_near_pairs(work, layout, blocks, 0.8, number)
     decide_block(work, layout.lists, blocks, 0, 0)
-    numbers, originals = read_near_duplicates(work, blocks, 0)
+    [(numbers, originals)] = read_near_duplicates(work, blocks, range(1))
     assert (numbers.tolist(), originals.tolist()) == ([2], [[0, 0]])
 
 

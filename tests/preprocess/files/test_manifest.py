@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from preprocess.files import manifest as module
 from preprocess.files import storage
 from preprocess.files.manifest import (
-    FORMAT,
+    ROWS_FORMAT,
     FileRecord,
     Manifest,
     ManifestError,
@@ -61,7 +61,7 @@ def test_manifest_without_files_reads_back_equal(folder):
 def test_manifest_is_readable_utf8_with_one_line_per_file(folder):
     write_manifest(folder, MADE)
     lines = storage.read_bytes(storage.join(folder, "manifest.json")).decode().splitlines()
-    assert lines[1] == f'  "format": {FORMAT},'
+    assert lines[1] == f'  "format": {ROWS_FORMAT},'
     assert any("语.txt" in line for line in lines)
     rows = [json.loads(line.strip(" ,")) for line in lines if '"xxh128"' in line]
     assert [row["bytes"] for row in rows] == [3, 0, 3]

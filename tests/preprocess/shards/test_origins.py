@@ -152,10 +152,24 @@ def test_a_damaged_file_is_named(damage: str) -> None:
         Origins.decode(damaged, PATH)
 
 
+def test_documents_of_known_corpora_need_a_newer_version_of_the_format() -> None:
+    origins = OriginsBuilder("web", 0)
+    locations = Locations("a.txt", "byte", lambda: [0, 9])
+    origins.add(locations, np.arange(2))
+    built = origins.build(np.zeros(2, np.uint8))
+    rows, earlier = np.array([False, True]), np.array([[7, 5]], np.uint32)
+    for reason, version in (("near_duplicate", 1), ("known", 2), ("known_near_duplicate", 2)):
+        data = built.drop(rows, reason, earlier).encode()
+        assert f'"format": {version},'.encode() in zstandard.ZstdDecompressor().decompress(data)
+        read = Origins.decode(data, PATH)
+        assert FATES[read.fates[1]] == reason
+        assert read.original_of(1) == (7, 5)
+
+
 def test_a_file_of_a_newer_version_is_refused() -> None:
     data = replace(OriginsBuilder("web", 0).build(np.zeros(0, np.uint8))).encode()
-    plain = zstandard.ZstdDecompressor().decompress(data).replace(b'"format": 1', b'"format": 2')
-    with pytest.raises(OriginsError, match=f"^{PATH}: has format 2, .*; upgrade biloom$"):
+    plain = zstandard.ZstdDecompressor().decompress(data).replace(b'"format": 1', b'"format": 3')
+    with pytest.raises(OriginsError, match=f"^{PATH}: has format 3, .*; upgrade biloom$"):
         Origins.decode(zstandard.ZstdCompressor().compress(plain), PATH)
 
 

@@ -3,11 +3,12 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.text.config import SPLITS
-from preprocess.text.splits import hash_halves, splits_of, text_hash, text_hashes
+from preprocess.text.splits import capped_fraction, hash_halves, splits_of, text_hash, text_hashes
 
 
 def split_of(content: int, valid_fraction: float, test_fraction: float) -> str:
@@ -79,3 +80,10 @@ def test_splits_are_independent_of_hash_buckets() -> None:
 def test_a_sources_split_applies_to_all_its_texts() -> None:
     highs = np.array([0, 2**63, 2**64 - 1], np.uint64)
     assert splits_of(highs, 0.5, 0.1, "test").tolist() == [SPLITS.index("test")] * 3
+
+
+def test_the_share_of_a_split_is_capped_in_large_corpora_only() -> None:
+    assert capped_fraction(0.01, 200_000, 0) == 0.01
+    assert capped_fraction(0.01, 200_000, 20 * 10**9) == 0.01
+    assert capped_fraction(0.01, 200_000, 2 * 10**12) == pytest.approx(0.0001)
+    assert capped_fraction(0.0, 200_000, 2 * 10**12) == 0.0

@@ -7,6 +7,7 @@ import pytest
 from preprocess.files.storage import TEMPORARY
 from preprocess.work import folder
 from preprocess.work.damage import DamagedWork
+from preprocess.work.done import record_counts
 from preprocess.work.records import check_sealed, seal
 
 
@@ -66,7 +67,9 @@ def test_records_are_listed_in_the_order_of_units_without_temporary_files(
     folder.write_record(folder.finished_record(work, 0), {})
     Path(work, "units", f"{TEMPORARY}host-1-000001.json").write_bytes(b"")
     assert folder.unit_records(work) == [folder.unit_record(work, unit) for unit in (0, 2)]
-    assert folder.record_counts(work) == (2, 0, 1)
+    assert record_counts(work) == (2, 0, 1)
+    folder.write_record(folder.group_record(work, range(8, 12)), {})
+    assert record_counts(work) == (2, 0, 5)
 
 
 def test_steps_of_checkpoints_are_in_rising_order(tmp_path: Path) -> None:

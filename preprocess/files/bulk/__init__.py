@@ -1,0 +1,1 @@
+"""Many files: calls at once, and their records in columns."""

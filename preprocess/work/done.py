@@ -1,0 +1,25 @@
+"""The records of many units or groups of units."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from preprocess.files.bulk.at_once import at_once
+from preprocess.files.storage import join, list_names
+from preprocess.work.folder import group_record, read_done
+
+
+def record_counts(work: str) -> tuple[int, int, int]:
+    """Return how many unit records, drop lists and records of finished units have been written."""
+    units, drops, finished = (
+        len(list_names(join(work, name))) for name in ("units", "drops", "finished")
+    )
+    for name in list_names(join(work, "groups")):
+        first, end = map(int, name.removesuffix(".json").split("-"))
+        finished += end - first
+    return units, drops, finished
+
+
+def read_group_records(work: str, groups: Iterable[range]) -> Iterator[dict[str, Any]]:
+    """Yield the records of finished groups of units, in their order; many are read at once."""
+    paths = (group_record(work, units) for units in groups)
+    return at_once(work, lambda path: read_done(work, path), paths)
