@@ -26,6 +26,7 @@ from preprocess.corpus.near_blocks import Blocks
 from preprocess.corpus.rejects import side_files
 from preprocess.errors import one_line
 from preprocess.files import storage
+from preprocess.files.bulk.at_once import at_once
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
 from preprocess.files.search.found import FileInfo
 from preprocess.quality.contents import filters_without_paths
@@ -240,7 +241,7 @@ def _collect(
         console.warn(warning)
     # Also in the folder, if an earlier run was killed while it published the result.
     side = {*side_files(place.unpublished), *side_files(place.folder)}
-    extra = [place.record(name) for name in (PAGE, *sorted(side))]
+    extra = [*at_once(place.folder, place.record, (PAGE, *sorted(side)))]
     kept_keys = keys if has_keys else []
     return Made((*made, *extra, *origins, *kept_keys), details, stats=stats, content=content)
 
@@ -265,7 +266,7 @@ def restate(config: Config, place: StageFolder, console: Console) -> Made:
     folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
     kind = cached_tokenizer(folder, manifest.details["tokenizer"]).kind
     _write_page(place, stats, read_inputs(place.folder, manifest), kind)
-    kept = [file for file in manifest.files if file.name != PAGE and file not in made]
+    kept = [file for file in manifest.files if not file.name.endswith((PAGE, *CONTENT))]
     content = content_hash([*made, *_mixture(config, sources)])
     details = {**manifest.details, "sources": sources}
     return Made((*made, place.record(PAGE), *kept), details, stats=stats, content=content)

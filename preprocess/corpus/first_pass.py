@@ -24,7 +24,6 @@ from preprocess.corpus.rejects import RejectsWriter
 from preprocess.corpus.segment import Segment
 from preprocess.errors import UserError, one_line
 from preprocess.files.durability import synced_together
-from preprocess.files.storage import exists
 from preprocess.quality.report import EXAMPLE_CHARACTERS
 from preprocess.quality.screening import Screened, Screener
 from preprocess.reading.byte_range import RangeRead
@@ -229,9 +228,10 @@ class _FirstPass:
         """Return the counts of the segments that a killed run has closed."""
         ranges = self._unit.ranges
         versions = xxhash.xxh3_128_hexdigest("\n".join(r.version for r in ranges).encode())
-        if not exists(self._record):
+        try:
+            record = folder.read_done(self._job.work, self._record)
+        except FileNotFoundError:
             return _Counts(versions=versions)
-        record = folder.read_done(self._job.work, self._record)
         # Closed segments have the old contents of the files, later ones would have the new ones.
         same = record["versions"] == versions and all(r.version for r in ranges)
         read = [RangeRead(*row) for row in record.get("read", ())]

@@ -91,6 +91,7 @@ class ShardWriter:
         shard = self._open.pop(split)
         ids = np.concatenate(shard.ids) if shard.ids else np.empty(0, self._dtype)
         rows = np.concatenate([np.empty(0, DOCUMENT), *shard.rows])
+        del shard.ids[:], shard.rows[:]
         sequence = self._closed.get(split, 0)
         self._closed[split] = sequence + 1
         name = f"{split}-{self._number:06d}-{sequence:03d}"

@@ -307,7 +307,12 @@ def write_done(work: str, path: str, record: dict[str, Any]) -> None:
 
 def is_done(work: str, path: str) -> bool:
     """Return True if a record of finished work exists; it may raise the errors of `read_done`."""
-    return exists(path) and read_done(work, path) is not None
+    # One request; to ask a store whether a missing object exists takes two.
+    try:
+        read_done(work, path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def read_done(work: str, path: str) -> dict[str, Any]:
