@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 from near_duplicate_texts import Made, core, made, news, similar_pairs
 
-from preprocess.corpus.near_blocks import FATE, PAIR, QUESTION, Blocks, decide, sorted_pairs
-from preprocess.corpus.near_pairs import find_pairs
+from preprocess.corpus.near.blocks import FATE, PAIR, QUESTION, Blocks, decide, sorted_pairs
+from preprocess.corpus.near.pairs import find_pairs
 from preprocess.reading.installed_docs import list_files, paragraphs
 from preprocess.text import minhash
 from preprocess.text.minhash import NO_KEY, Bands, most_differing

@@ -105,7 +105,8 @@ def _measure(units: int, near: bool, line_bytes: int) -> dict[str, Any]:
     from pipeline.beam import transforms, worker_call
     from pipeline.cli import main as biloom
     from pipeline.stages import prepare
-    from preprocess.corpus import comparison, dedup, near_blocks
+    from preprocess.corpus import comparison, dedup
+    from preprocess.corpus.near import blocks as near_blocks
     from preprocess.work import shuffle
 
     scale = SMALL_UNIT_BYTES / UNIT_BYTES
@@ -246,7 +247,7 @@ def _growth(phase: str, units: int, gets: int) -> float:
 def _gets(name: str, kind: str) -> int:
     """Return the GETs of a phase over all lists at `UNITS_2TB` units, from the layout of prepare."""
     from preprocess.corpus import dedup
-    from preprocess.corpus.near_blocks import Blocks
+    from preprocess.corpus.near.blocks import Blocks
     from preprocess.text.minhash import bands_and_rows
     from preprocess.work import shuffle
 

@@ -15,7 +15,8 @@ import apache_beam as beam
 from pipeline.beam.worker_call import WorkerCall, running_job
 from preprocess.corpus.comparison import do_item, phases, write_known
 from preprocess.corpus.dedup import Kind, collect_drops, compare_keys, merge_keys
-from preprocess.corpus.first_pass import Job, tokenize_unit
+from preprocess.corpus.first_pass import tokenize_unit
+from preprocess.corpus.job import Job
 from preprocess.corpus.last_pass import finish_group
 from preprocess.reading.plan_file import read_planned
 from preprocess.tokenizers.word_counts import CountJob, count_unit, merge_bucket, merge_run

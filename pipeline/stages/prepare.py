@@ -19,10 +19,10 @@ from pipeline.reports.corpus_page import corpus_page
 from pipeline.reports.corpus_summary import show_benchmarks, show_corpus
 from preprocess.config import PrepareConfig
 from preprocess.corpus.dedup import key_buckets, read_copies
-from preprocess.corpus.first_pass import Job, group_units
+from preprocess.corpus.job import Job, group_units
 from preprocess.corpus.known import KEYS, KnownCorpus, key_settings, open_known
 from preprocess.corpus.last_pass import read_counts
-from preprocess.corpus.near_blocks import Blocks
+from preprocess.corpus.near.blocks import Blocks
 from preprocess.corpus.rejects import side_files
 from preprocess.errors import one_line
 from preprocess.files import storage

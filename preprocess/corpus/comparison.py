@@ -6,9 +6,9 @@ The items of a phase can be done in any order on any worker; a phase begins when
 from collections.abc import Callable
 
 from preprocess.corpus.dedup import collect_drops, compare_keys, merge_keys
-from preprocess.corpus.first_pass import Job
+from preprocess.corpus.job import Job
 from preprocess.corpus.known import write_known_keys
-from preprocess.corpus.near_duplicates import decide_block, find_near_pairs
+from preprocess.corpus.near.duplicates import decide_block, find_near_pairs
 
 Item = tuple[str, int]
 """A step, and the number of a run, a list, a block or a round and block."""

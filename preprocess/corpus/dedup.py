@@ -15,7 +15,7 @@ key. If that is a document of a known corpus (`preprocess.corpus.known`), the nu
 below `Layout.own`. Known documents have only the low half of the hash, and come first.
 
 The keys of near-duplicates (`preprocess.text.minhash.Bands`) take the first two steps, too, and are
-then compared by `preprocess.corpus.near_duplicates`. They are one row per band.
+then compared by `preprocess.corpus.near.duplicates`. They are one row per band.
 """
 
 from collections import Counter

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.corpus.dedup import read_unit_duplicates
-from preprocess.corpus.first_pass import Job
+from preprocess.corpus.job import Job
 from preprocess.corpus.known import first_units, locate
-from preprocess.corpus.near_duplicates import read_near_duplicates
+from preprocess.corpus.near.duplicates import read_near_duplicates
 from preprocess.corpus.rejects import RejectsWriter
 from preprocess.corpus.segment import KEYS, ORIGINS
 from preprocess.corpus.shard_writer import COUNT, ShardWriter, file_row

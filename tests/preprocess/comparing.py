@@ -2,7 +2,7 @@
 
 from preprocess.corpus.comparison import do_item, phases, write_known
 from preprocess.corpus.dedup import Kind, collect_drops, compare_keys, merge_keys
-from preprocess.corpus.first_pass import Job
+from preprocess.corpus.job import Job
 from preprocess.work.shuffle import Layout
 
 

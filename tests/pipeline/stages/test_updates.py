@@ -222,7 +222,8 @@ def test_a_worker_of_an_earlier_request_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.stages import prepare
-    from preprocess.corpus.first_pass import Job, tokenize_unit
+    from preprocess.corpus.first_pass import tokenize_unit
+    from preprocess.corpus.job import Job
     from preprocess.reading.plan_file import read_planned
 
     (tmp_path / "text.txt").write_text("".join(f"line {n} of the text\n" for n in range(500)))

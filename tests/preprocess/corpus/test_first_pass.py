@@ -14,8 +14,9 @@ import pytest
 from preprocess.config import PrepareConfig, WordConfig
 from preprocess.corpus import batch, first_pass, rejects, segment
 from preprocess.corpus.dedup import KEYS
-from preprocess.corpus.first_pass import Job, tokenize_unit
-from preprocess.corpus.near_blocks import Blocks
+from preprocess.corpus.first_pass import tokenize_unit
+from preprocess.corpus.job import Job
+from preprocess.corpus.near.blocks import Blocks
 from preprocess.files import storage
 from preprocess.files.storage import exists
 from preprocess.reading.listing import list_source

@@ -17,10 +17,11 @@ import pytest
 
 from preprocess.config import PrepareConfig, SentencePieceConfig, WordConfig
 from preprocess.corpus import batch
-from preprocess.corpus.first_pass import Job, tokenize_unit
+from preprocess.corpus.first_pass import tokenize_unit
+from preprocess.corpus.job import Job
 from preprocess.corpus.known import KnownCorpus
 from preprocess.corpus.last_pass import COUNT, finish_group, read_counts
-from preprocess.corpus.near_blocks import Blocks
+from preprocess.corpus.near.blocks import Blocks
 from preprocess.files import storage
 from preprocess.files.manifest import hash_file
 from preprocess.reading.listing import list_source

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.corpus.dedup import merge_keys, read_drops
-from preprocess.corpus.near_blocks import Blocks
-from preprocess.corpus.near_duplicates import decide_block, find_near_pairs, read_near_duplicates
+from preprocess.corpus.near.blocks import Blocks
+from preprocess.corpus.near.duplicates import decide_block, find_near_pairs, read_near_duplicates
 from preprocess.corpus.segment import Segment
 from preprocess.files import storage
 from preprocess.files.storage import join, read_bytes

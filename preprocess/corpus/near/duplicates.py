@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.corpus.dedup import DROP, KEYS
-from preprocess.corpus.near_blocks import (
+from preprocess.corpus.near.blocks import (
     FATE,
     PAIR,
     QUESTION,
@@ -27,7 +27,7 @@ from preprocess.corpus.near_blocks import (
     document_key,
     sorted_pairs,
 )
-from preprocess.corpus.near_pairs import find_pairs
+from preprocess.corpus.near.pairs import find_pairs
 from preprocess.files.storage import exists
 from preprocess.text.minhash import most_differing
 from preprocess.work import folder, near_files

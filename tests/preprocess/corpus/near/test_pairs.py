@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.corpus import near_pairs
-from preprocess.corpus.near_pairs import ENOUGH, MOST_PAIRS, count_differing, find_pairs
+from preprocess.corpus.near import pairs as near_pairs
+from preprocess.corpus.near.pairs import ENOUGH, MOST_PAIRS, count_differing, find_pairs
 
 WORDS = 4
 Found = dict[tuple[int, int], int]

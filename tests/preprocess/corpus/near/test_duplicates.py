@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.corpus.dedup import band_keys, merge_keys, write_keys
-from preprocess.corpus.near_blocks import PAIR, ROUNDS, Blocks, document_key, sorted_pairs
-from preprocess.corpus.near_duplicates import decide_block, find_near_pairs, read_near_duplicates
-from preprocess.corpus.near_pairs import find_pairs
+from preprocess.corpus.near.blocks import PAIR, ROUNDS, Blocks, document_key, sorted_pairs
+from preprocess.corpus.near.duplicates import decide_block, find_near_pairs, read_near_duplicates
+from preprocess.corpus.near.pairs import find_pairs
 from preprocess.files import storage
 from preprocess.text.minhash import SHINGLE, Bands, most_differing
 from preprocess.work import groups
 from preprocess.work.damage import DamagedWork
 from preprocess.work.shuffle import Layout
-from tests.preprocess.corpus.test_near_blocks import in_order
+from tests.preprocess.corpus.near.test_blocks import in_order
 
 WORK = "memory://near"
 Document = tuple[list[int], int]

@@ -6,7 +6,7 @@ it need one round. Then blocks tell each other what became of the documents that
 decide again. After `ROUNDS`, documents that are still undecided are kept. Such documents exist only
 if a chain changes its block several times.
 
-The rules for a document, by rising difference of its pairs (`preprocess.corpus.near_pairs`):
+The rules for a document, by rising difference of its pairs (`preprocess.corpus.near.pairs`):
 
 - If an earlier document is kept, this one is dropped for it.
 - If an earlier document of equal sketch was dropped for another one, this one is dropped for that one

@@ -7,8 +7,8 @@ import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.corpus import near_blocks
-from preprocess.corpus.near_blocks import (
+from preprocess.corpus.near import blocks as near_blocks
+from preprocess.corpus.near.blocks import (
     BLOCK_BYTES,
     FATE,
     MOST_BLOCKS,

@@ -1,0 +1,1 @@
+"""Near-duplicates: which documents are compared, and which are dropped."""
