@@ -15,7 +15,7 @@ from pipeline.console import Console
 from pipeline.lifecycle.checkpoints import TrainedCheckpoint, named_checkpoint, open_checkpoint
 from pipeline.lifecycle.order import SETTINGS, setting_in_effect
 from pipeline.lifecycle.stage import CONFIG, StageError
-from preprocess.config import Source
+from preprocess.config import HuggingFaceConfig, SentencePieceConfig, Source
 from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.manifest import Manifest, ManifestError, read_manifest
@@ -158,6 +158,13 @@ def list_inputs(sources: tuple[Source, ...], console: Console) -> Inputs:
     if left_out:
         console.line(f"left out of folders: {describe_left_out(left_out)}")
     return Inputs(sources, [one.files for one in listed], by_kind(left_out))
+
+
+def given_tokenizer(config: Config) -> str | None:
+    """Return the path of the tokenizer file to use, None if a tokenizer is learnt."""
+    if isinstance(config.tokenizer, HuggingFaceConfig):
+        return config.tokenizer.given
+    return config.tokenizer.file if isinstance(config.tokenizer, SentencePieceConfig) else None
 
 
 def known_folders(config: Config) -> list[str]:

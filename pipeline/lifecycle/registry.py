@@ -15,6 +15,7 @@ from pipeline.config.schema import Config
 from pipeline.lifecycle.inputs import (
     content_of,
     evaluation_corpus,
+    given_tokenizer,
     known_folders,
     stage_folder,
     trained_checkpoint,
@@ -22,7 +23,7 @@ from pipeline.lifecycle.inputs import (
 )
 from pipeline.lifecycle.order import STAGE_ORDER, TO_BE_CONTINUED
 from pipeline.lifecycle.stage import REPLACES, Request, Stage
-from preprocess.config import HuggingFaceConfig, SentencePieceConfig, Source, WordConfig
+from preprocess.config import Source, WordConfig
 from preprocess.files.manifest import read_manifest
 from preprocess.quality.contents import contents_of_prepare, filters_as_asked
 from preprocess.reading import changed_inputs
@@ -45,7 +46,7 @@ def _raw(sources: tuple[Source, ...], key: str) -> dict[str, Any]:
 
 def _tokenizer_request(config: Config) -> dict[str, Any]:
     fields = result_fields(config.tokenizer, "tokenizer")
-    if file := _given_file(config):
+    if file := given_tokenizer(config):
         # Nothing is learnt, so only the content of the model file counts, not its path.
         model = xxhash.xxh3_128_hexdigest(read_model(file))
         fields = {"tokenizer.kind": config.tokenizer.kind, "tokenizer.file": model}
@@ -54,13 +55,6 @@ def _tokenizer_request(config: Config) -> dict[str, Any]:
         **_train_split_fields(config),
         **_raw(config.prepare.sources, "prepare.input"),
     }
-
-
-def _given_file(config: Config) -> str | None:
-    """Return the path of the tokenizer file to use, None if a tokenizer is learnt."""
-    if isinstance(config.tokenizer, HuggingFaceConfig):
-        return config.tokenizer.given
-    return config.tokenizer.file if isinstance(config.tokenizer, SentencePieceConfig) else None
 
 
 def _train_split_fields(config: Config) -> dict[str, Any]:
@@ -96,7 +90,7 @@ def _corpus_settings(config: Config) -> dict[str, Any]:
 
 def _sampling(config: Config) -> dict[str, Any]:
     """Return the settings that decide a tokenizer's sample. If they change, it is not trained again."""
-    if isinstance(config.tokenizer, WordConfig) or _given_file(config):
+    if isinstance(config.tokenizer, WordConfig) or given_tokenizer(config):
         return {}
     mixture = _mixture(config)
     return {key: value for key, value in mixture.items() if not key.endswith(".license")}

@@ -36,9 +36,8 @@
 
 A record is a JSON file that is written after the files it describes, so these are complete. It has a
 checksum of itself, and the record of a unit has the hashes of its parts. A damaged file raises
-`DamagedWork`; it never becomes part of the result. In the
-functions below, ``work`` is the path or URL of the folder of one request, ``unit`` the number of a
-unit of work, and ``kind`` "hashes" or "bands".
+`DamagedWork`; it never becomes part of the result. In the functions below, ``work`` is the path or URL of the
+folder of one request, ``unit`` the number of a unit of work, and ``kind`` "hashes" or "bands".
 
 Workers write into ``work`` only. A worker that outlives its driver may continue to write there, so the
 folder's name is the fingerprint of the request, and records of finished work repeat it.
