@@ -48,8 +48,6 @@ from pipeline.config.runners import (
 from preprocess.files.temporary import temporary_root
 from preprocess.work.resources import usable_cores
 
-IN_MEMORY_BYTES = 150 << 20
-"""Input size below which worker processes take longer to start (some 5 s) than they save."""
 REQUEST_SECONDS = 30 * 24 * 3600
 """After this time Beam closes the stream of a job's states, and with it the job."""
 DASK_WORKERS = {
@@ -103,16 +101,13 @@ def make_pipeline(
 
 
 def _direct(options: DirectOptions, input_bytes: int, cleanup: ExitStack) -> beam.Pipeline:
-    workers = options.workers or usable_cores()
-    mode = options.mode
-    if mode == "auto":
-        mode = "in_memory" if input_bytes < IN_MEMORY_BYTES or workers == 1 else "multi_processing"
+    mode, workers = options.workers_for(input_bytes)
     check_room(mode, workers)
     # By its full name, because `DirectRunner` first tries to download another engine.
     return _pipeline(
         "apache_beam.runners.portability.fn_api_runner.FnApiRunner",
         direct_running_mode=mode,
-        direct_num_workers=1 if mode == "in_memory" else workers,
+        direct_num_workers=workers,
     )
 
 

@@ -1,12 +1,23 @@
-"""``--dry-run``: the plan of a run, on one screen. It reads manifests and the names and sizes of files, no text."""
+"""``--dry-run``: the plan of a run, on one screen.
+
+It reads manifests, the names and sizes of files, and a small sample of the text, from which it estimates
+the time, memory and disk of the tokenizer and prepare stages.
+"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
 
 from lightning_modules.config import AdaptiveSoftmaxConfig
 from lightning_modules.nn.heads.cutoffs import check_cutoffs
 from lightning_modules.sizes import parameter_count
+from pipeline.commands.look.sampled import (
+    QUICK,
+    QUICK_TRIAL_BYTES,
+    estimate_stages,
+    take_sample,
+)
+from pipeline.commands.look.tables import estimate_line
 from pipeline.commands.training_plan import (
     Vocabulary,
     contents_of,
@@ -21,9 +32,12 @@ from pipeline.stages.run import check_config, stages_of_command
 from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.files import storage
+from preprocess.files.search.found import FileInfo
 from preprocess.reading.listing import describe_left_out, survey
 from preprocess.reading.units import plan_units
 
+SEED = 1
+"""Seed of the sample for the estimates."""
 SHOWN_SOURCES = 8
 SHOWN_STATE = 300
 
@@ -40,13 +54,15 @@ def dry_run(config: Config, command: str, console: Console, overwrite: bool = Fa
     check_config(config, stages)
     names = {stage.name for stage in stages}
     embedded = config.embed.sources if "embed" in names else None
+    files: list[list[FileInfo]] = []
     if names & {"tokenizer", "prepare"} or ("embed" in names and not embedded):
-        _inputs("inputs", config.prepare.sources, config.prepare.unit_bytes, console)
+        files = _inputs("inputs", config.prepare.sources, config.prepare.unit_bytes, console)
     if embedded:
         _inputs("inputs of embed", embedded, None, console)
     plans: dict[str, Plan] = {}
     for stage in stages:
         plans[stage.name] = plan_of(stage, config, plans, overwrite)
+    _show_estimates(config, files, plans, console)
     if "train" in names:
         replaced = {name for name, plan in plans.items() if plan.action == "replace"}
         corpus = contents_of(config, bool(replaced & {"tokenizer", "prepare"}))
@@ -64,7 +80,8 @@ def dry_run(config: Config, command: str, console: Console, overwrite: bool = Fa
 
 def _inputs(
     title: str, sources: Sequence[Source], unit_bytes: int | None, console: Console
-) -> None:
+) -> list[list[FileInfo]]:
+    """Print a row for each source, and return its files."""
     listed = [survey(source) for source in sources]
     files = [one.files for one in listed]
     units = plan_units(sources, files, unit_bytes)
@@ -84,6 +101,36 @@ def _inputs(
     console.table(title, ["source", "files", "size", "units"], rows)
     if left_out := sum((one.left_out for one in listed), Counter()):
         console.line(f"left out of folders: {describe_left_out(left_out)}")
+    return files
+
+
+def _show_estimates(
+    config: Config,
+    files: Sequence[Sequence[FileInfo]],
+    plans: Mapping[str, Plan],
+    console: Console,
+) -> None:
+    """Print what the tokenizer and prepare stages need, if they are to be made."""
+    made = [name for name in ("tokenizer", "prepare") if _is_made(plans.get(name))]
+    if not made:
+        return
+    is_stale = "tokenizer" in plans and plans["tokenizer"].action != "keep"
+    try:
+        sample = take_sample(config, files, QUICK, SEED)
+        estimates = estimate_stages(sample, made, QUICK_TRIAL_BYTES, is_stale)
+    except UserError as error:
+        console.warn(f"no estimate of time, memory and disk: {error}")
+        return
+    for one in sample.samples:
+        if one.problem:
+            console.warn(f"this file cannot be read: {one.problem}")
+            break
+    for name, estimate in estimates.items():
+        console.line(estimate_line(name, estimate))
+
+
+def _is_made(plan: Plan | None) -> bool:
+    return plan is not None and plan.action in ("make", "replace", "resume", "unknown")
 
 
 def _cutoffs_warning(config: Config, vocabulary: Vocabulary) -> str | None:

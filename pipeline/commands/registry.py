@@ -6,6 +6,7 @@ A command imports its module when it runs, so that `biloom --help` starts fast.
 from argparse import Namespace
 
 from pipeline.commands.command import Command, Group
+from pipeline.commands.look.command import LOOK
 from pipeline.commands.stage_commands import STAGE_COMMANDS
 from pipeline.commands.tasks.registry import TASK_COMMANDS
 
@@ -161,6 +162,7 @@ _CACHE = {
 
 COMMANDS: dict[str, Command | Group] = {
     **STAGE_COMMANDS,
+    "look": LOOK,
     "status": Command(
         "show the state of every stage of a run folder",
         _status,

@@ -19,7 +19,10 @@ ARGUMENTS = {
         "action": "store_true",
         "help": "print the merged config with every setting explained, and exit",
     },
-    "--dry-run": {"action": "store_true", "help": "print the plan and exit; writes nothing"},
+    "--dry-run": {
+        "action": "store_true",
+        "help": "print the plan with estimates, and exit; writes nothing",
+    },
 }
 RESUME = "A finished stage is not run again; an interrupted one is resumed."
 

@@ -4,11 +4,15 @@ The engine does not change a result, so fingerprints do not contain it: a job st
 can be resumed on another. Restarts, memory and credentials are configured in the engine itself.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from preprocess.section import Section, runtime
+from preprocess.work.resources import usable_cores
+
+IN_MEMORY_BYTES = 150 << 20
+"""Input size below which worker processes take longer to start (some 5 s) than they save."""
 
 Environment = Literal["LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER"]
 ENVIRONMENT_TYPE = runtime(
@@ -21,6 +25,13 @@ ENVIRONMENT_CONFIG = runtime(
     "EXTERNAL: host:port of the pool; PROCESS: JSON as in Beam's docs; DOCKER: image with biloom",
 )
 SDK_WORKERS = runtime(1, "Python workers per machine of the engine", ge=1, le=4096)
+
+
+class DirectWorkers(NamedTuple):
+    """How many workers the direct runner has, and where they run."""
+
+    mode: Literal["in_memory", "multi_processing", "multi_threading"]
+    workers: int
 
 
 class DirectOptions(Section):
@@ -37,6 +48,15 @@ class DirectOptions(Section):
     def own_process_only(self) -> bool:
         """Whether all workers certainly run in this process."""
         return self.mode in ("in_memory", "multi_threading")
+
+    def workers_for(self, input_bytes: int) -> DirectWorkers:
+        """Return the workers for an input of this size, multiplied by the effort per byte."""
+        workers = self.workers or usable_cores()
+        mode = self.mode
+        if mode == "auto":
+            small = input_bytes < IN_MEMORY_BYTES or workers == 1
+            mode = "in_memory" if small else "multi_processing"
+        return DirectWorkers(mode, 1 if mode == "in_memory" else workers)
 
 
 class _WorkerOptions(Section):

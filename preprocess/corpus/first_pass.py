@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from preprocess.errors import UserError, one_line
 from preprocess.files.durability import synced_together
 from preprocess.quality.report import EXAMPLE_CHARACTERS
 from preprocess.quality.screening import Screened, Screener
+from preprocess.reading.block import Block
 from preprocess.reading.byte_range import RangeRead
 from preprocess.reading.changed_inputs import has_read, ranges_read
 from preprocess.reading.reader import Limits, read_unit
@@ -71,26 +72,39 @@ class _Counts:
     """What was read of the unit's first ranges, as in `UnitReader.read_so_far`."""
 
 
-def tokenize_unit(job: Job, unit: Unit) -> int:
+class Documents(Protocol):
+    """The documents of a unit; the reader of a unit is one."""
+
+    def __iter__(self) -> Iterator[Block]: ...
+
+    def read_so_far(self) -> list[RangeRead]: ...
+
+
+def tokenize_unit(job: Job, unit: Unit, documents: Documents | None = None) -> int:
     """Run the first pass on a unit, unless its record exists, and return its index.
+
+    Args:
+        job: settings.
+        unit: the unit.
+        documents: its documents; None means that they are read from the files of the unit.
 
     Raises:
         DamagedFile: a raw file cannot be read completely.
         UserError: a raw file changed after a killed run started to read the unit.
     """
     if not folder.is_done(job.work, folder.unit_record(job.work, unit.index)):
-        _FirstPass(job, unit).run()
+        _FirstPass(job, unit, documents).run()
     return unit.index
 
 
 class _FirstPass:
-    def __init__(self, job: Job, unit: Unit) -> None:
+    def __init__(self, job: Job, unit: Unit, documents: Documents | None) -> None:
         self._job, self._unit, self._config = job, unit, job.config
         self._source = job.config.sources[unit.source]
         self._tokenizer = cached_tokenizer(job.tokenizer, job.tokenizer_content)
         cleaning = job.config.cleaning_of(self._source)
         self._progress = Progress(job.work, unit.index)
-        self._reader = read_unit(
+        self._reader = documents or read_unit(
             unit, self._source, cleaning, Limits.of(job.config), alive=self._progress.write
         )
         self._screener = Screener(job.config, self._source)

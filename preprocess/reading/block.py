@@ -97,6 +97,11 @@ class Block:
         first, locations = self.locations[run]
         return locations.of(index - first)
 
+    def ids(self) -> list[str]:
+        """Return the id of each document; empty if it has none."""
+        runs = self.locations_of(0, len(self.documents))
+        return [locations.id(n) for locations, begin, end in runs for n in range(begin, end)]
+
     def locations_of(self, begin: int, end: int) -> Iterator[tuple[Locations, int, int]]:
         """Yield (locations, first index, end index) for the runs of the documents [begin, end)."""
         run = bisect_right(self.locations, begin, key=lambda run: run[0]) - 1

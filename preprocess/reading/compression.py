@@ -11,7 +11,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import zstandard
 
@@ -233,6 +233,19 @@ def find_compression(head: bytes) -> Compression | None:
     if head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50:
         return Zstandard
     return None
+
+
+_NAMES: dict[Any, str] = {
+    Zlib: "gzip",
+    bz2.BZ2Decompressor: "bzip2",
+    lzma.LZMADecompressor: "xz",
+    Zstandard: "Zstandard",
+}
+
+
+def compression_name(head: bytes) -> str:
+    """Return the name of a file's compression, such as "gzip"; "" if `find_compression` finds none."""
+    return _NAMES.get(find_compression(head), "")
 
 
 def unpack(

@@ -26,7 +26,7 @@ from preprocess.reading.byte_range import (
     damaged_file,
     unreadable_file,
 )
-from preprocess.reading.compression import find_compression, unpack
+from preprocess.reading.compression import compression_name, find_compression, unpack
 from preprocess.reading.encodings.decoding import AUTO, is_cuttable, to_utf8
 from preprocess.reading.encodings.wrong import choose_encoding
 from preprocess.reading.formats.detection import Format
@@ -59,6 +59,7 @@ def read_documents(stream: Stream, options: ReadOptions) -> Iterator[Block]:
         return
     stream = unpacked
     if archive := find_archive(stream.head, stream.name):
+        stream.findings.format = archive
         yield from _read_archive(stream, archive, options)
         return
     limit = options.limits.max_document_bytes
@@ -70,6 +71,7 @@ def read_documents(stream: Stream, options: ReadOptions) -> Iterator[Block]:
         stream = decoded
         detector = Detector(options.source, stream, limit)
         found = found or detector.find_in_text(in_pieces(stream.read), stream.encoding)
+    stream.findings.format = found
     chunks = _reported(stream.chunks, options.alive)
     stream = stream.changed(chunks=chunks)
     if not READERS[found].is_cut:
@@ -110,6 +112,7 @@ def _decompressed(stream: Stream, options: ReadOptions) -> Stream | None:
         return stream
     if stream.start > 0:
         return None
+    stream.findings.compression = compression_name(stream.head)
     assert stream.size is not None, "the size of a compressed file is known"
     most = options.limits.max_expansion
     unpacked = unpack(
@@ -143,6 +146,7 @@ def _decoded(stream: Stream, options: ReadOptions) -> Stream | None:
         raise
     if source.encoding == AUTO:
         stream.findings.encoding = encoding
+    stream.findings.stored_encoding = encoding
     if is_cuttable(encoding):
         return stream.changed(encoding=encoding, stored_encoding=encoding)
     if stream.start > 0:

@@ -82,24 +82,25 @@ class UnitReader:
         notes: after iteration, `OLD_LINE_ENDS` for the first range of each file whose lines seem to end
             with a carriage return, which ends no document; `NOTHING` for a compressed file or Parquet
             file without text; empty for other ranges.
+        findings: what was found out about the file of each range, also during iteration.
     """
 
     def __init__(self, unit: Unit, options: ReadOptions) -> None:
         self._unit = unit
         self._options = options
         self.digests: list[str] = []
-        self._findings: list[Findings] = []
+        self.findings: list[Findings] = []
         self._open: tuple[RawRange, xxhash.xxh3_128] | None = None
 
     @property
     def encodings(self) -> list[str]:
         """Encoding of each range; see the class."""
-        return [found.encoding for found in self._findings]
+        return [found.encoding for found in self.findings]
 
     @property
     def notes(self) -> list[str]:
         """Note of each range; see the class."""
-        return [found.note for found in self._findings]
+        return [found.note for found in self.findings]
 
     def read_so_far(self) -> list[RangeRead]:
         """Return what was read of each range until now.
@@ -111,7 +112,7 @@ class UnitReader:
             ends.append((self._open[0].position, self._open[1].hexdigest()))
         return [
             RangeRead(end, digest, found.encoding, found.note, found.parts)
-            for (end, digest), found in zip(ends, self._findings, strict=False)
+            for (end, digest), found in zip(ends, self.findings, strict=False)
         ]
 
     def __iter__(self) -> Iterator[Block]:
@@ -122,7 +123,7 @@ class UnitReader:
                 encoding, and ``skip_damaged`` is not set.
             UserError: a file needs a package that is not installed, or more memory.
         """
-        self.digests, self._findings, self._open = [], [], None
+        self.digests, self.findings, self._open = [], [], None
         return join_small(self._blocks(), self._options.block_bytes)
 
     def _blocks(self) -> Iterator[Block]:
@@ -150,7 +151,7 @@ class UnitReader:
         """Yield the blocks of a range; their raw bytes sum to its length, even in a damaged file."""
         taken = 0
         findings = Findings()
-        self._findings.append(findings)
+        self.findings.append(findings)
         digest = xxhash.xxh3_128()
         rejected: list[Rejected] = []
         try:

@@ -23,11 +23,17 @@ class Findings:
         encoding: the detected encoding, if `Source.encoding` is "auto"; otherwise empty.
         note: see `RangeRead.note`.
         parts: see `RangeRead.parts`.
+        format: the format, such as "text", or "tar" or "zip"; empty as long as it is not known.
+        compression: the name of the compression, such as "gzip"; empty if there is none.
+        stored_encoding: the encoding of the text, detected or not; empty if the format has none.
     """
 
     encoding: str = ""
     note: str = ""
     parts: Sequence[tuple[int, int]] = ()
+    format: str = ""
+    compression: str = ""
+    stored_encoding: str = ""
 
 
 @dataclass(frozen=True)

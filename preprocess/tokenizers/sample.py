@@ -8,14 +8,12 @@ import heapq
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from preprocess.config import PrepareConfig, Source
 from preprocess.quality.screening import Screener
-from preprocess.reading.block import Block
 from preprocess.reading.changed_inputs import ranges_read
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
@@ -95,7 +93,7 @@ def read_kept(
     reader = read_unit(unit, source, cleaning, Limits.of(config), alive=alive)
     try:
         for block in reader:
-            screened = screener.screen(block.documents, partial(_ids, block))
+            screened = screener.screen(block.documents, block.ids)
             originals, texts = screened.originals, screened.texts
             kept = [n for n, text in enumerate(texts) if text and not screened.reasons[n]]
             if len(kept) < len(texts):
@@ -104,11 +102,6 @@ def read_kept(
     finally:
         if inputs is not None:
             inputs += ranges_read(unit, reader.read_so_far())
-
-
-def _ids(block: Block) -> list[str]:
-    runs = block.locations_of(0, len(block.documents))
-    return [locations.id(n) for locations, begin, end in runs for n in range(begin, end)]
 
 
 def draw_documents(

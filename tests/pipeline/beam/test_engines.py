@@ -17,10 +17,11 @@ from apache_beam.options.pipeline_options import DirectOptions as BeamDirectOpti
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.beam import engines, requirements
-from pipeline.beam.engines import IN_MEMORY_BYTES, RUNNERS, make_pipeline
+from pipeline.beam.engines import RUNNERS, make_pipeline
 from pipeline.beam.flink_cluster import jar_version
 from pipeline.beam.requirements import RunnerError
 from pipeline.config.runners import (
+    IN_MEMORY_BYTES,
     DaskOptions,
     DaskRunner,
     DataflowOptions,

@@ -70,6 +70,40 @@ def test_it_tells_the_plan_and_touches_nothing_at_any_time(
     assert plan()["tokenizer"] == "already done"
 
 
+def test_stages_that_are_to_be_made_have_estimates(arguments: list[str], capsys: Capture) -> None:
+    def estimates(command: str, *words: str) -> list[str]:
+        assert main([command, *arguments, *words, "--dry-run"]) == 0
+        lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+        return [line for line in lines if " of memory" in line or "no estimate" in line]
+
+    def stages(found: list[str]) -> list[str]:
+        return [line.partition(": about ")[0] for line in found]
+
+    assert stages(estimates("run")) == ["tokenizer", "prepare"]
+    assert stages(estimates("tokenizer")) == ["tokenizer"]
+    assert estimates("train") == []
+    main(["tokenizer", *arguments])
+    capsys.readouterr()
+    assert stages(estimates("run")) == stages(estimates("prepare")) == ["prepare"]
+    main(["prepare", *arguments])
+    capsys.readouterr()
+    assert estimates("run") == []
+    assert stages(estimates("prepare", "prepare.deduplicate=false", "--overwrite")) == ["prepare"]
+
+
+def test_a_file_that_cannot_be_read_is_named_and_does_not_hide_the_plan(
+    tiny: Tiny, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "a.txt").write_bytes(b"%PDF-1.7\n" + bytes(range(256)) * 9)
+    settings = (f"prepare.input={tmp_path}/a.txt", "prepare.tokenizer=null", "train.corpus=null")
+    assert main(["prepare", *tiny.arguments(tmp_path / "out", *settings), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "this file cannot be read: " in out
+    assert "a.txt: this is a PDF document; extract its text" in out
+    assert " of memory" not in out
+    assert "stages: stage | state" in out
+
+
 def test_all_is_already_done_after_a_run(tiny: Tiny, trained: Path, capsys: Capture) -> None:
     main(["run", *tiny.arguments(trained), "--dry-run"])
     told = states(capsys.readouterr().out)

@@ -97,6 +97,7 @@ def test_the_examples_of_the_stages_work(
 
 NOT_RUN = {
     "import-elmo": "needs an archive; test_elmo.py",
+    "look": "needs raw text; look/test_look.py",
     "trace": "needs a corpus with origins; test_trace.py",
     "explain": "needs a task; tasks/test_explain.py",
     "export-elmo": "needs a model with a character CNN; test_elmo.py",

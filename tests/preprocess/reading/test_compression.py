@@ -15,7 +15,12 @@ import zstandard
 from preprocess.errors import UserError
 from preprocess.reading import compression
 from preprocess.reading.byte_range import DamagedFile, UnreadableFile
-from preprocess.reading.compression import available_memory, find_compression, unpack
+from preprocess.reading.compression import (
+    available_memory,
+    compression_name,
+    find_compression,
+    unpack,
+)
 from preprocess.reading.reader import Limits
 
 Read = Callable[..., Any]  # fixture of conftest.py
@@ -46,6 +51,13 @@ def test_all_members_of_compressed_files_are_read_whatever_the_name(
             block, places = read_file(path, 1024, block_bytes)
             assert block.documents == TEXT.split("\n")[:-1]
             assert places[:2] == [f"{name}:0", f"{name}:10"]
+
+
+def test_a_compression_has_a_name() -> None:
+    names = {kind: compression_name(pack(b"text")) for kind, pack in PACKERS.items()}
+    assert names == {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "Zstandard"}
+    assert compression_name(SKIPPABLE) == "Zstandard"
+    assert compression_name(b"text") == compression_name(b"") == ""
 
 
 def test_an_uncompressed_file_with_a_compressed_name_is_read_as_it_is(

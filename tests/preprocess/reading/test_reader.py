@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -340,3 +341,30 @@ def test_an_intact_file_without_any_text_is_noted(tmp_path: Path) -> None:
     assert reader.notes == ["no text", "", "no text"]
     rows = ranges_read(unit, reader.read_so_far())
     assert warnings_of(rows) == ["a.gz, c.parquet: the file is intact, but contains nothing"]
+
+
+def test_a_reader_tells_what_the_files_are(tmp_path: Path) -> None:
+    """Also before it has read them to the end, and if it refuses one."""
+    write(tmp_path, "a.txt", "text\n" * 9)
+    write(tmp_path, "b.jsonl.gz", gzip.compress(b'{"text": "x"}\n'))
+    write(tmp_path, "c.txt", "text\n".encode("utf-16"))
+    with tarfile.open(tmp_path / "d.tar", "w") as archive:
+        archive.add(tmp_path / "a.txt", "a.txt")
+    config = PrepareConfig(input=str(tmp_path / "*"))
+    [source] = config.sources
+    [unit] = plan_units([source], [list_source(source)], None)
+    reader = read_unit(unit, source, CleaningConfig())
+    assert reader.findings == []
+    assert len(list(reader)) == 1
+    found = [(one.format, one.compression, one.stored_encoding) for one in reader.findings]
+    assert found == [
+        ("text", "", "utf-8"),
+        ("jsonl", "gzip", "utf-8"),
+        ("text", "", "utf-16-le"),
+        ("tar", "", ""),
+    ]
+    write(tmp_path, "a.txt", b"\xff" * 99)
+    reader = read_unit(unit, source, CleaningConfig())
+    with pytest.raises(DamagedFile):
+        list(reader)
+    assert [one.format for one in reader.findings] == [""]

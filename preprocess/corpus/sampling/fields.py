@@ -1,0 +1,127 @@
+"""The fields of records whose text was not found, with the one that is likely the text."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from preprocess.config import Source
+from preprocess.corpus.sampling.reading import FileSample
+from preprocess.errors import UserError
+from preprocess.files import storage
+from preprocess.reading.formats.fields import MISSING_FIELD, NO_STRING
+from preprocess.reading.formats.parquet import open_parquet
+from preprocess.reading.reader import read_unit
+from preprocess.reading.units import Range, Unit
+from preprocess.text.config import CleaningConfig
+
+RECORDS = 50
+"""Records of a file in which fields are looked for."""
+READ_BYTES = 1 << 20
+"""Raw bytes of a file in which the records are looked for."""
+DEEPEST = 6
+"""Most names in the path of a field."""
+MISSING = (MISSING_FIELD, NO_STRING)
+WRONG_COLUMNS = "wrong_columns"
+"""Reasons under which records and files without the text are counted."""
+
+
+class Field(NamedTuple):
+    """A field that holds strings.
+
+    Attributes:
+        path: its path, as for `Source.text_field`.
+        share: share of the records that have it.
+        characters: mean number of characters in these records.
+    """
+
+    path: str
+    share: float
+    characters: float
+
+
+def lacks_text(sample: FileSample) -> bool:
+    """Return True if most records of a file are without the text, or if it has no column of texts."""
+    if getattr(sample.problem, "reason", "") == WRONG_COLUMNS:
+        return True
+    lost = sum(record.reason in MISSING for block in sample.blocks for record in block.rejected)
+    return lost > sum(len(block.documents) for block in sample.blocks)
+
+
+def find_fields(sample: FileSample, source: Source) -> list[Field]:
+    """Return the fields of strings in the first records of a file, the longest first.
+
+    The first one is likely the text. Empty if the records cannot be read.
+    """
+    try:
+        columns = sample.kind.format == "parquet"
+        rows = list(islice((_rows if columns else _objects)(sample, source), RECORDS))
+    except (UserError, OSError):
+        rows = []
+    return fields_of(rows or list(_excerpts(sample)))
+
+
+def fields_of(records: Sequence[Mapping[str, Any]]) -> list[Field]:
+    """Return the fields of strings in records, the longest first."""
+    sizes: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for number, record in enumerate(records):
+        for path, text in _strings(record, ""):
+            sizes[path][number] += len(text)
+    fields = [
+        Field(path, len(found) / len(records), found.total() / len(found))
+        for path, found in sizes.items()
+    ]
+    # A long text that only a few records have is not the text.
+    return sorted(fields, key=lambda field: -field.share * field.characters)
+
+
+def _strings(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping) and depth < DEEPEST:
+        for key, inner in value.items():
+            yield from _strings(inner, f"{path}.{key}" if path else str(key), depth + 1)
+    elif isinstance(value, list) and path:
+        for inner in value:
+            yield from _strings(inner, f"{path}[]", depth + 1)
+
+
+def _objects(sample: FileSample, source: Source) -> Iterator[Mapping[str, Any]]:
+    """Yield the objects of a JSON Lines file, which is read as text."""
+    as_text = Source(path=source.path, format="text", encoding=source.encoding, document="line")
+    for block in read_unit(_start_of(sample), as_text, CleaningConfig()):
+        for line in block.documents:
+            if record := _object(line):
+                yield record
+
+
+def _excerpts(sample: FileSample) -> Iterator[Mapping[str, Any]]:
+    """Yield the rejected records that are short enough to be whole in their excerpts."""
+    for block in sample.blocks:
+        for rejected in block.rejected:
+            if rejected.reason in MISSING and (record := _object(rejected.excerpt)):
+                yield record
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _rows(sample: FileSample, source: Source) -> Iterator[Mapping[str, Any]]:
+    file = sample.places.file
+    with storage.open_read(file.path) as opened, open_parquet(opened, file.path) as (_, table):
+        for batch in table.iter_batches(RECORDS, use_threads=False):
+            yield from batch.to_pylist()
+
+
+def _start_of(sample: FileSample) -> Unit:
+    file = sample.places.file
+    end = min(READ_BYTES, file.bytes)
+    return Unit(
+        0, sample.places.source, (Range(file.name, file.path, 0, end, file.bytes, file.version),)
+    )
