@@ -242,14 +242,15 @@ def _move_objects(fs: Any, source: str, target: str) -> None:
     """Copy and remove objects, many at once, because stores have no rename."""
     fs.invalidate_cache()
     # A folder with a manifest must be complete, so manifests are copied last and removed first.
-    groups: tuple[list[str], list[str]] = [], []
-    for name in fs.find(source):
-        groups[name.endswith("/manifest.json")].append(name)
-    for group in groups:
-        if moved := [name for name in group if not _is_folder_marker(name)]:
-            fs.copy(moved, [target + name.removeprefix(source) for name in moved])
+    names = fs.find(source)
+    files = [name for name in names if not _is_folder_marker(name)]
+    groups = [[n for n in files if n.endswith("/manifest.json") == last] for last in (False, True)]
+    for group in filter(None, groups):
+        fs.copy(group, [target + name.removeprefix(source) for name in group])
     for group in filter(None, reversed(groups)):
         fs.rm(group)
+    for name in filter(_is_folder_marker, names):
+        fs.rm_file(name)
 
 
 def _is_folder_marker(name: str) -> bool:
