@@ -86,15 +86,18 @@ def estimate_line(stage: str, estimate: Estimate) -> str:
 
 def _times(amount: Amount) -> str:
     likely, low, high = (duration(seconds) for seconds in amount)
+    if low == high:
+        return likely
     if low.split()[-1] == high.split()[-1]:
         low = low.split()[0]
-    return likely if low == high else f"{likely} ({low} to {high})"
+    return f"{likely} ({low} to {high})"
 
 
 def _sizes(amount: Amount) -> str:
     low, high = count(amount.low), count(amount.high)
-    if low[-1] == high[-1] and not low[-1].isdigit():
-        low = low[:-1]
+    # Bytes have no letter before the B.
+    same = low[-1] == high[-1] or (low[-1].isdigit() and high[-1].isdigit())
+    low = low.rstrip("kMGT") if same else f"{low}B"
     return f"{count(amount.likely)}B ({low} to {high}B)"
 
 
