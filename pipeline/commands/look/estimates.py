@@ -39,6 +39,8 @@ STREAM_BYTES = 18_000_000
 """Memory of the uncompressed bytes that are kept while a compressed file is read."""
 FILES_BYTES = 100_000
 """Bytes of the pages, tables and manifest of a small corpus."""
+NEAR_TIMES = 1.3
+"""CPU time of prepare with near-duplicates, as a multiple of that of the trial, which has few keys."""
 CLEAN_SECONDS = 0.02
 """CPU seconds a megabyte of text to clean, hash and choose the documents of a tokenizer's sample."""
 COVERAGE_SECONDS = 2.0
@@ -179,7 +181,10 @@ def prepare_estimate(
     has_links = costs.has_links and not storage.is_remote(config.run.output)
     if has_links and documents * (1 - kept) < number:
         work -= tokens * itemsize * kept
-    seconds = totals.read_seconds + times * (costs.first_seconds + costs.rest_seconds)
+    seconds = times * (costs.first_seconds + costs.rest_seconds)
+    if prepare.near_duplicates.similarity is not None:
+        seconds *= NEAR_TIMES
+    seconds += totals.read_seconds
     largest = max(map(unit_bytes, units), default=0) / max(1, totals.raw_bytes)
     in_segment = min(prepare.part_tokens, tokens * largest)
     held = BATCH_BYTES + COPIES_OF_IDS * itemsize * in_segment + STREAM_BYTES * has_streams

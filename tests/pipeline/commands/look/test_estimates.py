@@ -75,6 +75,11 @@ def test_time_is_that_of_the_trial_for_all_of_the_text() -> None:
     assert two.seconds.likely == pytest.approx(2 * module.START_SECONDS + 49)
 
 
+def test_near_duplicates_take_longer_than_in_the_trial() -> None:
+    found = estimate(ONE, "prepare.near_duplicates.similarity=0.8")
+    assert found.cpu_seconds.likely == pytest.approx(module.START_SECONDS + 8 + 1.3 * 90)
+
+
 def test_the_true_value_is_expected_in_a_range_around_it() -> None:
     found = estimate(ONE)
     assert found.seconds
