@@ -22,7 +22,7 @@ from preprocess.corpus.segment import Segment
 from preprocess.errors import UserError, one_line
 from preprocess.files.durability import synced_together
 from preprocess.quality.report import EXAMPLE_CHARACTERS
-from preprocess.quality.screening import Screened, Screener
+from preprocess.quality.screening import EMPTY, Screened, Screener
 from preprocess.reading.block import Block
 from preprocess.reading.byte_range import RangeRead
 from preprocess.reading.changed_inputs import has_read, ranges_read
@@ -225,7 +225,7 @@ class _FirstPass:
         numbers = np.arange(len(texts))
         if self._config.drop_empty and not all(texts):
             reasons = [
-                reason if text or reason else "empty"
+                reason if text or reason else EMPTY
                 for reason, text in zip(reasons, texts, strict=True)
             ]
         if not any(reasons):
@@ -240,7 +240,7 @@ class _FirstPass:
     def _save_dropped(self, batch: Batch, screened: Screened, number: int, reason: str) -> None:
         """Save a dropped document if configured, and a match of a benchmark always."""
         match = screened.matches.get(number)
-        if not (match or (self._config.keep_dropped and reason != "empty")):
+        if not (match or (self._config.keep_dropped and reason != EMPTY)):
             return
         text = screened.texts[number]
         line: dict[str, Any] = {"reason": reason, "text": self._screener.hidden(text)}

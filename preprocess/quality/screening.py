@@ -3,7 +3,7 @@
 The steps, in this order, each on the documents that the former ones kept:
 
 1. lists of URLs (`preprocess.quality.url_lists`), before cleaning;
-2. cleaning;
+2. cleaning; what is empty then is dropped, if `PrepareConfig.drop_empty` is set;
 3. length, repeated lines, symbols, script, language (`preprocess.text.filters`);
 4. the sets of rules in the order of `rule_sets`; RefinedWeb's and C4's remove lines, and later rules see
    the shorter text. Gopher's rules come first and FineWeb's last, as for FineWeb;
@@ -26,6 +26,9 @@ from preprocess.text.cleaning import Cleaner
 from preprocess.text.filters import Filters
 from preprocess.text.quality.masking import Masker
 from preprocess.text.quality.removed_lines import Removed
+
+EMPTY = "empty"
+"""Reason of documents without text."""
 
 
 @dataclass
@@ -70,6 +73,7 @@ class Screener:
         self._cleaner, self._again = (Cleaner(cleaning.model_copy(update=rest)) for _ in range(2))
         self._urls = cached_url_lists(filters.urls) if filters.urls else None
         self._masker = Masker(config.mask)
+        self._drop_empty = config.drop_empty
         named = config.decontamination.benchmarks
         self._benchmarks = cached_benchmarks(config.decontamination) if named else None
         self.report = Report()
@@ -102,6 +106,9 @@ class Screener:
             self.report.without_url += without
         lined = self._line_cleaner.clean_batch(originals) if self._rules else originals
         screened = Screened(originals.copy(), self._cleaner.clean_batch(lined), reasons)
+        if self._drop_empty and not all(screened.texts):
+            for number, text in enumerate(screened.texts):
+                reasons[number] = reasons[number] or (None if text else EMPTY)
         self._filter(screened, originals)
         removed = self._apply_rules(screened, lined)
         if self._benchmarks:
@@ -151,7 +158,7 @@ class Screener:
         if not any(screened.reasons):
             return
         for number, reason in enumerate(screened.reasons):
-            if reason:
+            if reason and reason != EMPTY:
                 match = screened.matches.get(number)
                 text = (
                     match.ngram

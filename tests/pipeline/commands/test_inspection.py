@@ -46,7 +46,7 @@ def test_of_an_evaluation_the_figures_are_shown(trained: Path, capsys: Capture) 
 def test_of_many_files_the_first_are_shown_and_the_rest_counted(
     tiny: Tiny, tmp_path: Path, capsys: Capture
 ) -> None:
-    arguments = tiny.arguments(tmp_path, "prepare.unit_bytes=1024", "prepare.valid_fraction=0")
+    arguments = tiny.arguments(tmp_path, "prepare.shard_tokens=20", "prepare.valid_fraction=0")
     assert main(["prepare", *arguments]) == 0
     capsys.readouterr()
     main(["inspect", str(tmp_path / "prepare")])

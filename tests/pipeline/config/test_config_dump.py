@@ -98,8 +98,8 @@ def test_a_dump_has_one_line_per_source() -> None:
     at = next(i for i, line in enumerate(lines) if line.startswith("  input:  #"))
     assert lines[at + 1 : at + 3] == [
         "    - a",
-        "    - {name: b, path: [b, c], format: auto, document: line, text_field: text, id_field: null, "
-        "encoding: utf-8, split: null, weight: 1.0, license: null, cleaning: null, filters: null}",
+        "    - {name: b, path: [b, c], format: auto, document: line, text_field: text, template: null, "
+        "id_field: null, encoding: utf-8, split: null, weight: 1.0, license: null, cleaning: null, filters: null}",
     ]
 
 

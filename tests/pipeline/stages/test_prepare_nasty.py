@@ -172,7 +172,7 @@ CASES: list[Case] = [
     (empty_lines, 1_000_000, {"empty": 1_000_000}, ()),
     (zeros, 1002, {"empty": 1000, "not_text": 1}, SKIP),
     (any_bytes, 2, {"not_text": 2}, SKIP),
-    (other_kinds, 7, {"not_text": 4, "damaged_file": 3}, SKIP),
+    (other_kinds, 7, {"not_text": 1, "damaged_file": 3, "duplicate": 1}, SKIP),
     (deep_json, 5, {"invalid_json": 3}, ()),
     (odd_json, 14, {"invalid_json": 1, "missing_text_field": 6, "text_not_a_string": 2}, ()),
     (bombs, 400_002, {"damaged_file": 2, "empty": 400_000}, SKIP),

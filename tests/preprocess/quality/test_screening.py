@@ -46,8 +46,17 @@ def test_rules_that_drop_nothing_leave_cleaning_as_it_is(texts: list[str]) -> No
     found = one.screen(texts, no_ids)
     assert found.texts == expected
     assert found.originals == texts
-    assert found.reasons == [None] * len(texts)
+    assert found.reasons == [None if text else "empty" for text in expected]
     assert +one.changed == +cleaner.counts
+
+
+def test_what_is_empty_after_cleaning_has_no_other_reason_if_it_is_dropped() -> None:
+    texts, few = ["", " \x00", "ab", "long enough"], {"min_characters": 5}
+    assert screener(filters=few).screen(texts, no_ids).reasons == [
+        *("empty", "empty", "too_short", None)
+    ]
+    kept = screener(filters=few, drop_empty=False).screen(texts, no_ids)
+    assert kept.reasons == ["too_short", "too_short", "too_short", None]
 
 
 def test_rules_see_lines_and_the_result_is_cleaned() -> None:
