@@ -285,13 +285,13 @@ class PrepareConfig(Section):
         200_000,
         ge=1,
         description="approximate maximum of documents in the valid split, and in the test split; a "
-        "document counts as 1,000 raw bytes, so that it holds from 20 GB at a fraction of 0.01",
+        "document counts as 1,000 raw bytes, so it takes effect from 20 GB at a fraction of 0.01",
     )
     shard_tokens: int = Field(
         4_000_000,
         ge=1,
-        description="maximum tokens of a shard, and of its documents; a longer document is a shard of "
-        "its own. Parts of several units are joined, and 2 to 4 bytes a token and split are held",
+        description="maximum tokens of a shard, and maximum number of its documents; a longer document is a "
+        "shard of its own. Parts of several units are joined; a worker holds 2 to 4 bytes per token and split",
     )
     part_tokens: int = runtime(
         4_000_000,

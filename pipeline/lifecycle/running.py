@@ -45,6 +45,8 @@ from preprocess.files.manifest import (
     FileRecord,
     Manifest,
     content_hash,
+    is_table,
+    read_manifest,
     record_of,
     write_manifest,
 )
@@ -288,10 +290,20 @@ class _Run:
             storage.write_bytes(place.file(name), data)
         place.check()
         write_manifest(place.folder, manifest)
+        if former:
+            self._remove_former_tables()
         made.after()
         self.clean(manifest)
         self.console.line(f"done in {clock(seconds)}")
         return manifest
+
+    def _remove_former_tables(self) -> None:
+        """Remove tables of file records that only former manifests of the folder name."""
+        folder = self.place.folder
+        listed = {file.name for file in read_manifest(folder).beside}
+        for name in storage.list_names(folder):
+            if is_table(name) and name not in listed:
+                storage.remove(self.place.file(name))
 
     def _versions(self) -> dict[str, str]:
         """Return the versions of the tables that the result was made with."""

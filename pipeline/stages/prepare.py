@@ -20,7 +20,7 @@ from pipeline.reports.corpus_summary import show_benchmarks, show_corpus
 from preprocess.config import PrepareConfig
 from preprocess.corpus.dedup import key_buckets, read_copies
 from preprocess.corpus.job import Job, group_units
-from preprocess.corpus.known import KEYS, KnownCorpus, key_settings, open_known
+from preprocess.corpus.known import KEYS, KnownCorpus, key_settings, open_known, text_filters
 from preprocess.corpus.last_pass import read_counts
 from preprocess.corpus.near.blocks import Blocks
 from preprocess.corpus.rejects import side_files
@@ -125,7 +125,15 @@ def _known(config: Config, console: Console) -> tuple[KnownCorpus, ...]:
         UserError: one cannot be used.
     """
     prepare = config.prepare
-    cleaning = [prepare.cleaning_of(source).model_dump() for source in prepare.sources]
+    mask = {f"prepare.mask.{kind}": text for kind, text in prepare.mask.model_dump().items()}
+    cleaning = [
+        {
+            **prepare.cleaning_of(source).model_dump(),
+            **mask,
+            **text_filters(prepare.filters_of(source).model_dump(exclude_defaults=True)),
+        }
+        for source in prepare.sources
+    ]
     found = []
     for folder in known_folders(config):
         corpus, reason = open_known(folder, cleaning, prepare.near_duplicates)

@@ -7,7 +7,7 @@ corpus, but their documents count as earlier and are always kept.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
@@ -73,26 +73,30 @@ def open_known(
 
     Args:
         path: absolute path or URL of the corpus.
-        cleaning: settings of cleaning of each source of the new corpus.
+        cleaning: settings that change texts of each source of the new corpus: of cleaning, of masks
+            (``prepare.mask.email``) and `text_filters`.
         near: settings of the new corpus.
 
     Raises:
         ManifestError: there is no finished corpus, or its manifest is damaged.
-        UserError: it has no keys, or its documents were cleaned in another way.
+        UserError: it has no keys, or its documents were changed in another way.
     """
     manifest = read_manifest(path, "prepare")
     details = manifest.details
     if KEYS not in details:
         raise UserError(
             f"prepare.known: {path} has no keys of its documents, because it was prepared with "
-            "prepare.keep_keys=false or by an earlier version of biloom; prepare it again to use it"
+            "prepare.keep_keys=false or by an earlier version of biloom; prepare it in another run.output"
         )
-    theirs = [source["cleaning"] for source in details["sources"]]
+    mask = {k: v for k, v in manifest.asked.items() if k.startswith("prepare.mask.")}
+    theirs = [
+        {**source["cleaning"], **mask, **text_filters(source.get("filters", {}))}
+        for source in details["sources"]
+    ]
     if differing := _differing(theirs, cleaning):
         raise UserError(
-            f"prepare.known: the documents of {path} were cleaned with other settings ({differing}), "
-            "so equal texts cannot be recognised; prepare one of the corpora with the settings of the "
-            "other"
+            f"prepare.known: the documents of {path} were changed by other settings ({differing}), so "
+            "equal texts cannot be recognised; prepare one of the corpora with the settings of the other"
         )
     units = 1 + max((unit for unit, _ in _segments(manifest)), default=-1)
     same = details[KEYS] == key_settings(near)
@@ -104,8 +108,13 @@ def open_known(
     return KnownCorpus(path, manifest.content, units, wants and same), reason
 
 
+def text_filters(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the filters that remove lines, from the filters that a source sets."""
+    return {f"prepare.filters.{name}": filters.get(name) for name in ("c4", "refinedweb_lines")}
+
+
 def _differing(theirs: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]]) -> str:
-    """Return the settings of cleaning that differ, or "" if the sources have the same ones."""
+    """Return the settings that differ, or "" if the sources have the same ones."""
     every = [*theirs, *ours]
     names = sorted({name for one in every for name in one})
     values = {
@@ -122,8 +131,8 @@ def _described(settings: dict[str, Any]) -> str:
     near = settings["near_duplicates"]
     if near is None:
         return "prepare.near_duplicates.similarity=null"
-    names = ", ".join(f"{name} {value}" for name, value in near.items())
-    return f"near_duplicates of {names}"
+    names = ", ".join(f"{name}={value}" for name, value in near.items() if name != "version")
+    return f"prepare.near_duplicates.{names} (version {near['version']} of the detection)"
 
 
 def first_units(known: Sequence[KnownCorpus]) -> list[int]:

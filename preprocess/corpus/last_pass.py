@@ -1,7 +1,7 @@
 """The last pass of prepare: removes duplicates from the tokenised parts and writes the shards.
 
-It works on a *group* of consecutive units (`preprocess.corpus.first_pass.group_units`), whose parts are joined and divided to
-shards of a set size. The group's record, written last, also has the sums of the units' records, so that
+It works on a *group* of consecutive units (`preprocess.corpus.job.group_units`), whose parts are joined and
+divided to shards of a set size. The group's record, written last, also has the sums of the units' records, so that
 the driver reads one record per group.
 """
 

@@ -1,7 +1,7 @@
 """Which shard holds a document, from the manifest alone.
 
-The segments of a group of units (`preprocess.corpus.first_pass.group_units`) and the shards of the group have
-the same documents of a split in the same order. In corpora of former versions, each segment has a shard
+The segments of a group of units (`preprocess.corpus.job.group_units`) and the shards of the group have the
+same documents of a split in the same order. In corpora of former versions, each segment has a shard
 of its own.
 """
 

@@ -139,7 +139,7 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
         record = FileRecord(f"files-{digest}.npy", len(data), digest)
         storage.write_bytes(storage.join(folder, record.name), data)
         version, files = FORMAT, ()
-        beside = (*(one for one in beside if not _TABLE.fullmatch(one.name)), record)
+        beside = (*(one for one in beside if not is_table(one.name)), record)
         table = {"table": {"name": record.name, **described}}
     listed = {"files": [*map(_row, files)], "beside": [*map(_row, beside)]}
     values = {**columns, **table, **listed, "details": plain(manifest.details)}
@@ -152,6 +152,11 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
             text = text.replace(f'\n  "{key}": []', f'\n  "{key}": [\n    {lines}\n  ]', 1)
     # backslashreplace writes a lone surrogate as JSON's own escape.
     storage.write_bytes(storage.join(folder, NAME), f"{text}\n".encode("utf-8", "backslashreplace"))
+
+
+def is_table(name: str) -> bool:
+    """Return True for the name of a file of columns that `write_manifest` writes."""
+    return _TABLE.fullmatch(name) is not None
 
 
 def _row(file: FileRecord) -> dict[str, Any]:

@@ -31,6 +31,12 @@ from preprocess.files.paths import is_remote as is_remote
 from preprocess.files.paths import join as join
 from preprocess.files.paths import local_path as local_path
 from preprocess.files.remote.archive import open_archive
+from preprocess.files.remote.objects import (
+    is_folder_marker,
+    move_objects,
+    remove_all,
+    remove_objects,
+)
 from preprocess.files.remote.ranged_file import Part as Part
 from preprocess.files.remote.ranged_file import RangedFile
 from preprocess.files.remote.ranges import may_ignore_ranges, read_range
@@ -214,7 +220,7 @@ def remove_tree(folder: str) -> None:
         fs.invalidate_cache()
         with suppress(FileNotFoundError):  # Another process may remove it at the same time.
             if fs.exists(inner):
-                fs.rm(inner, recursive=True)
+                remove_all(fs, inner)
         return
     shutil.rmtree(local_path(folder), ignore_errors=True)
 
@@ -232,30 +238,10 @@ def move_aside(folder: str) -> str:
     aside = next(name for n in count(1) if not exists(name := f"{folder}.old-{n}"))
     if is_remote(folder):
         fs, inner = open_remote(folder)
-        _move_objects(fs, inner.rstrip("/"), open_remote(aside)[1])
+        move_objects(fs, inner.rstrip("/"), open_remote(aside)[1])
     else:
         local_path(folder).rename(local_path(aside))
     return aside
-
-
-def _move_objects(fs: Any, source: str, target: str) -> None:
-    """Copy and remove objects, many at once, because stores have no rename."""
-    fs.invalidate_cache()
-    # A folder with a manifest must be complete, so manifests are copied last and removed first.
-    names = fs.find(source)
-    files = [name for name in names if not _is_folder_marker(name)]
-    groups = [[n for n in files if n.endswith("/manifest.json") == last] for last in (False, True)]
-    for group in filter(None, groups):
-        fs.copy(group, [target + name.removeprefix(source) for name in group])
-    for group in filter(None, reversed(groups)):
-        fs.rm(group)
-    for name in filter(_is_folder_marker, names):
-        fs.rm_file(name)
-
-
-def _is_folder_marker(name: str) -> bool:
-    """Return True for an empty object that stands for a folder, as consoles of stores make them."""
-    return name.endswith("/")
 
 
 def list_names(folder: str) -> list[str]:
@@ -268,7 +254,7 @@ def list_names(folder: str) -> list[str]:
             fs, inner = open_remote(folder)
             fs.invalidate_cache()
             found = [f["name"] for f in fs.ls(inner, detail=True) if f["type"] == "file"]
-            names = [PurePosixPath(name).name for name in found if not _is_folder_marker(name)]
+            names = [PurePosixPath(name).name for name in found if not is_folder_marker(name)]
         else:
             names = [file.name for file in local_path(folder).iterdir() if file.is_file()]
     except (FileNotFoundError, NotADirectoryError):
@@ -301,11 +287,11 @@ def move_entries(folder: str, target: str, names: Sequence[str]) -> None:
         fs.invalidate_cache()
         start, end = len(inner.rstrip("/")) + 1, open_remote(target)[1].rstrip("/")
         wanted = {*names}
-        below = {path[start:]: path for path in fs.find(inner) if not _is_folder_marker(path)}
+        below = {path[start:]: path for path in fs.find(inner) if not is_folder_marker(path)}
         moved = {name: path for name, path in below.items() if name.partition("/")[0] in wanted}
         if moved:
             fs.copy([*moved.values()], [f"{end}/{name}" for name in moved])
-            fs.rm([*moved.values()])
+            remove_objects(fs, [*moved.values()])
         return
     old, new = local_path(folder), local_path(target)
     with report_write_errors(target):

@@ -1,11 +1,11 @@
 """Origins of the documents of a corpus: file, place and id of each, and why it was dropped if it was.
 
 A segment of a unit (`preprocess.corpus.segment`) has one file, ``origins-000012-003.zst``, for all its
-documents: those in the shards ``train-000012-003``, ``valid-000012-003`` and ``test-000012-003``, and
-those that were dropped as duplicates. It is a Zstandard frame of a JSON line and columns of integers.
+documents: those in the shards of its group of units (`preprocess.corpus.shard_places`), and those that
+were dropped as duplicates. It is a Zstandard frame of a JSON line and columns of integers.
 In a column, the lowest bytes of all integers come first, then their second bytes and so on, because
-that compresses better. Documents are in the order of reading, which is
-also their order in each shard.
+that compresses better. Documents are in the order of reading, which is also their order in the
+shards of a split.
 
 The manifest lists these files, but the ``content`` of a corpus does not depend on them. Raw files are
 named by `FileInfo.name`, never by a path.

@@ -91,6 +91,9 @@ class GroupFile:
             number = groups.start + int(wrong[0])
             raise damaged_work(path, f"the checksum of offset {number} does not match")
         self._offsets = self._offsets.astype(np.int64)
+        # Zeros, as a file system may leave after a power failure, must not look like a former version.
+        if self._is_former and (self._offsets < 8 * (groups.stop + 1)).any():
+            raise damaged_work(path, "an offset lies before the first group")
 
     @property
     def sizes(self) -> npt.NDArray[np.int64]:

@@ -10,7 +10,7 @@ So the number of requests to a store grows with units + lists x pieces, and not 
 Rows never pass through the Beam runner, so its memory does not grow with the corpus. The result does
 not depend on the order of the work, and work that is done twice writes the same bytes.
 
-    000003/000192-0000.bin   part 0 of unit 192, which belongs to run 3
+    000003/000768-0000.bin   part 0 of unit 768, which belongs to run 3 (of 256 units each)
     merged/000003-0000.bin   piece 0 of run 3
     merged/000003-0001.end   its last piece, written last
 
@@ -157,13 +157,14 @@ class Shuffle:
     def parts(self, run: int) -> list[Part]:
         """Return the parts of a run, in the order of units and of their numbers."""
         units, found = self._layout.units_of(run), dict[tuple[int, int], str]()
-        # Parts in the folder itself are of a former version.
-        for folder in (self._folder, join(self._folder, f"{run:06d}")):
-            for name in list_names(folder):
+        # Parts in the folder itself are of a former version. It may have as many files as there are units, so
+        # it is listed only if the first part of a unit is not in the folder of the run.
+        for folder in (join(self._folder, f"{run:06d}"), self._folder):
+            for name in () if all((unit, 0) in found for unit in units) else list_names(folder):
                 if name.endswith(_PIECE):
                     unit, number = map(int, name.removesuffix(_PIECE).split("-"))
                     if unit in units:
-                        found[unit, number] = join(folder, name)
+                        found.setdefault((unit, number), join(folder, name))
         # By number, because names with more digits than the padding do not sort as text.
         return [Part(*key, found[key]) for key in sorted(found)]
 

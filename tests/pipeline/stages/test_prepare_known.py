@@ -206,8 +206,8 @@ def test_without_deduplication_only_known_documents_are_dropped(root: Path, tmp_
 @pytest.mark.parametrize(
     ("option", "theirs"),
     [
-        ("prepare.near_duplicates.seed=2", "seed 1"),
-        ("prepare.near_duplicates.similarity=0.7", "similarity 0.8"),
+        ("prepare.near_duplicates.seed=2", "seed=1"),
+        ("prepare.near_duplicates.similarity=0.7", "similarity=0.8"),
     ],
 )
 def test_other_settings_of_near_duplicates_leave_exact_duplicates_and_are_told(
@@ -216,7 +216,7 @@ def test_other_settings_of_near_duplicates_leave_exact_duplicates_and_are_told(
     options = (known_of(root, "first"), option)
     assert main(command(tmp_path, root / "new.txt", *options)) == 0
     told = " ".join("".join(capsys.readouterr()).split())
-    assert "only its exact duplicates are dropped, because it was prepared with near_dup" in told
+    assert "only its exact duplicates are dropped, because it was prepared with prepare.near_dup" in told
     assert theirs in told
     dropped = dropped_of(read_manifest(str(tmp_path / "prepare")))
     # The text that is similar to one of a known corpus is kept, unless it is similar to an own one.
@@ -247,15 +247,29 @@ def test_a_corpus_without_keys_is_refused(root: Path, tmp_path: Path, capsys: Ca
     arguments = command(tmp_path / "new", root / "new.txt", f"prepare.known={bare}")
     assert (
         f"prepare.known: {bare} has no keys of its documents, because it was prepared with "
-        "prepare.keep_keys=false or by an earlier version of biloom; prepare it again to use it"
+        "prepare.keep_keys=false or by an earlier version of biloom; prepare it in another run.output"
     ) in refusal(arguments, capsys)
 
 
 def test_another_cleaning_is_refused(root: Path, tmp_path: Path, capsys: Capture) -> None:
     options = (known_of(root, "first"), "prepare.cleaning.unicode=NFKC")
     told = refusal(command(tmp_path, root / "new.txt", *options), capsys)
-    assert f"prepare.known: the documents of {root}/first/prepare were cleaned with other" in told
+    assert f"prepare.known: the documents of {root}/first/prepare were changed by other" in told
     assert "(unicode: NFC, here NFKC)" in told
+
+
+@pytest.mark.parametrize(
+    ("option", "differing"),
+    [
+        ("prepare.mask.email=X", "(prepare.mask.email: None, here X)"),
+        ("prepare.filters.c4={}", "(prepare.filters.c4: None, here {})"),
+    ],
+)
+def test_another_change_of_texts_is_refused(
+    option: str, differing: str, root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    options = (known_of(root, "first"), option)
+    assert differing in refusal(command(tmp_path, root / "new.txt", *options), capsys)
 
 
 @pytest.mark.parametrize(

@@ -130,9 +130,9 @@ def test_a_corpus_is_opened_with_its_units_and_whether_its_keys_fit(tmp_path: Pa
     corpus, reason = open_known(folder, [CLEANING], NearDuplicateConfig(similarity=0.9))
     assert not corpus.near
     assert reason == (
-        "only its exact duplicates are dropped, because it was prepared with near_duplicates of "
-        "similarity 0.8, seed 1, version 2 and this corpus with near_duplicates of similarity 0.9, "
-        "seed 1, version 2"
+        "only its exact duplicates are dropped, because it was prepared with "
+        "prepare.near_duplicates.similarity=0.8, seed=1 (version 2 of the detection) and this corpus with "
+        "prepare.near_duplicates.similarity=0.9, seed=1 (version 2 of the detection)"
     )
 
 
