@@ -112,8 +112,9 @@ def warnings_of(rows: Sequence[dict[str, Any]]) -> list[str]:
 _WARNINGS = {
     OLD_LINE_ENDS: "the lines end with a carriage return alone, which ends no document, so that the "
     "text is one long line; convert the line ends (tr '\\r' '\\n')",
-    WRONG_DECLARED: "pages are not in the encoding that they declare; those in UTF-8 are read, the others "
-    "are counted as wrong_encoding unless their source has 'encoding: auto'",
+    WRONG_DECLARED: "pages are not in the encoding that they declare, or not in UTF-8 if they declare none; "
+    "those in UTF-8 are read, the others are counted as wrong_encoding unless their source has "
+    "'encoding: auto'",
     NOTHING: "the file is intact, but contains nothing",
 }
 """The warning for each value of `RangeRead.note`."""

@@ -10,7 +10,8 @@ from preprocess.config import Source
 from preprocess.corpus.sampling.reading import FileSample
 from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.reading.formats.fields import MISSING_FIELD, NO_STRING
+from preprocess.reading.formats.fields import MISSING_FIELD, NO_STRING, Fields, is_of
+from preprocess.reading.formats.json_values import CutJsonError, split_json
 from preprocess.reading.formats.parquet import open_parquet
 from preprocess.reading.reader import read_unit
 from preprocess.reading.units import Range, Unit
@@ -56,7 +57,8 @@ def find_fields(sample: FileSample, source: Source) -> list[Field]:
     """
     try:
         columns = sample.kind.format == "parquet"
-        rows = list(islice((_rows if columns else _objects)(sample, source), RECORDS))
+        read = _rows if columns else _items if sample.kind.format == "json" else _objects
+        rows = list(islice(read(sample, source), RECORDS))
     except (UserError, OSError):
         rows = []
     return fields_of(rows or list(_excerpts(sample)))
@@ -89,11 +91,29 @@ def _strings(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]
 
 def _objects(sample: FileSample, source: Source) -> Iterator[Mapping[str, Any]]:
     """Yield the objects of a JSON Lines file, which is read as text."""
+    for line in _lines(sample, source):
+        if record := _object(line):
+            yield record
+
+
+def _items(sample: FileSample, source: Source) -> Iterator[Mapping[str, Any]]:
+    """Yield the records of a JSON document, as far as the first lines have them."""
+    data = "\n".join(_lines(sample, source)).encode("utf-8", "replace")
+    paths = Fields.of(source).paths
+    try:
+        for found in split_json(
+            [data], READ_BYTES, lambda key: any(is_of(path, key) for path in paths)
+        ):
+            if record := _object(found.data.decode("utf-8", "replace")):
+                yield record
+    except CutJsonError:
+        return
+
+
+def _lines(sample: FileSample, source: Source) -> Iterator[str]:
     as_text = Source(path=source.path, format="text", encoding=source.encoding, document="line")
     for block in read_unit(_start_of(sample), as_text, CleaningConfig()):
-        for line in block.documents:
-            if record := _object(line):
-                yield record
+        yield from block.documents
 
 
 def _excerpts(sample: FileSample) -> Iterator[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from preprocess.corpus.sampling.languages import LANGUAGE_CHARACTERS, language_d
 from preprocess.corpus.sampling.reading import FileSample
 from preprocess.corpus.sampling.repeats import Repeats
 from preprocess.quality.screening import Screener
-from preprocess.reading.block import Rejected
+from preprocess.reading.block import Rejected, shortened
 from preprocess.text.scripts import count_scripts
 
 LANGUAGE_DOCUMENTS = 300
@@ -36,7 +36,7 @@ class SourceSummary:
             detected; None if the package for it is not installed.
         dropped: number of records and documents of the sample that are not kept, by reason; duplicates
             are not counted.
-        examples: some rejected records of each reason.
+        examples: some records and documents of each reason.
         repeats: how much text repeats earlier documents.
     """
 
@@ -99,10 +99,15 @@ def summarise(
             found.documents += weight * len(texts)
             found.text_bytes += weight * sum(map(text_bytes, block.documents))
             kept = []
-            for text, reason in zip(texts, screened.reasons, strict=True):
+            for index, (text, reason) in enumerate(zip(texts, screened.reasons, strict=True)):
                 why = "empty" if config.drop_empty and not text else reason
                 if why:
                     found.dropped[why] += 1
+                    if len(found.examples.get(why, ())) < EXAMPLES:
+                        excerpt = shortened(screener.hidden(text))
+                        found.examples.setdefault(why, []).append(
+                            Rejected(why, excerpt, block.where(index))
+                        )
                 else:
                     kept.append(text)
             found.lengths += [(len(text), weight) for text in kept]

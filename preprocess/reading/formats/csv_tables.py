@@ -54,8 +54,8 @@ def csv_records(
 ) -> Iterator[Record]:
     """Yield the records of a table, numbered by their first lines, from 1.
 
-    The first record names the columns, unless the fields are numbers of columns that it does not
-    have as names. A blank line is no record.
+    The first record names the columns, unless the fields are numbers of columns; see `_are_numbers`.
+    A blank line is no record.
 
     Args:
         chunks: the file, in UTF-8.
@@ -152,13 +152,12 @@ def _columns(path: str, first: list[str], fields: Fields, dialect: Dialect) -> l
     Raises:
         UnreadableFile: a column does not exist or exists twice.
     """
+    numbers = [str(number) for number in range(1, len(first) + 1)]
+    names = numbers if _are_numbers(fields, first, numbers) else first
     for wanted in fields.all_paths:
-        if (number := first.count(wanted)) > 1:
+        if (number := names.count(wanted)) > 1:
             problem = f"{number} columns are named '{wanted}'"
             raise unreadable_file(path, problem, "rename them, or remove all but one", REASON)
-    names = first
-    if all(wanted.isdecimal() and wanted not in first for wanted in fields.all_paths):
-        names = [str(number) for number in range(1, len(first) + 1)]
     row = dict.fromkeys(names, "")
     absent = [one for one in fields.all_paths if one not in row]
     if not absent:
@@ -175,6 +174,20 @@ def _columns(path: str, first: list[str], fields: Fields, dialect: Dialect) -> l
         "record is no header",
         REASON,
     )
+
+
+def _are_numbers(fields: Fields, first: list[str], numbers: list[str]) -> bool:
+    """Return True if the fields are numbers of columns, so that the first record is no header.
+
+    A value of the first record may equal such a number, such as a class in the first column. Only a record
+    of numbers, as pandas writes for columns without names, or a number that no column has, is a name then.
+    """
+    wanted = fields.all_paths
+    if not all(map(str.isdecimal, wanted)):
+        return False
+    if not any(one in first for one in wanted):
+        return True
+    return not all(map(str.isdecimal, first)) and all(one in numbers for one in wanted)
 
 
 def _short(text: str) -> str:

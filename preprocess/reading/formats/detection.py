@@ -29,6 +29,8 @@ Format = Literal[
 TABLES = (".csv", ".tsv", ".tab")
 CONLL_NAMES = (".conllu", ".conll", ".conllx", ".conllup")
 PAGES = (".html", ".htm", ".xhtml")
+NEVER_LINES = (".json", ".parquet", ".arrow", ".feather", ".ipc", ".warc", ".wet")
+"""Endings of names of files of which no line is a text, so that their lines are not read as text."""
 _WHOLE = (*TABLES, *CONLL_NAMES, *PAGES, ".warc", ".wet", ".arrow", ".feather", ".ipc", ".xml")
 """Endings of names of files that are usually read from their start."""
 INSTALLED_DOCS = "installed-docs:"

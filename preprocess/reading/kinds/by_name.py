@@ -44,6 +44,7 @@ _ENDINGS: Mapping[Kind, str] = {
     ): "orc avro sas7bdat dta",
     ("font", "fonts"): "ttf otf woff woff2 eot",
     ("checksum or signature", "checksums and signatures"): "md5 sha1 sha256 sha512 crc32 sig",
+    ("index of web archives", "indexes of web archives"): "cdx cdxj",
     ("incomplete copy", "incomplete copies"): "part partial crdownload tmp",
     ("link of a desktop", "links of desktops"): "lnk url webloc desktop torrent",
 }

@@ -1,5 +1,6 @@
 """Detection of what a file contains, from its first bytes and its name."""
 
+import codecs
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from preprocess.reading.encodings.decoding import AUTO, find_encoding
 from preprocess.reading.formats.conllu import SENTENCE
 from preprocess.reading.formats.detection import (
     CONLL_NAMES,
+    NEVER_LINES,
     PAGES,
     TABLES,
     Format,
@@ -30,6 +32,8 @@ from preprocess.reading.kinds.signatures import (
     find_kind,
 )
 from preprocess.reading.stream import Stream
+
+_SPACE = b" \t\r\n"
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ class Detector:
             encoding: its encoding, one for which `is_cuttable` is True.
 
         Raises:
-            UnreadableFile: the file has columns of tokens, without their text.
+            UnreadableFile: the file has columns of tokens, without their text; or its name says that it
+                is of another format, which it is not.
         """
         name = self.stream.name
         path = Fields.of(self.source).paths[0]
@@ -115,6 +120,8 @@ class Detector:
             if SENTENCE not in self.stream.head:
                 self._refuse(CONLL)
             return "conllu"
+        if ends_with(name, *NEVER_LINES) and self.stream.head.strip(codecs.BOM_UTF8 + _SPACE):
+            self._refuse(_wrong_name(name))
         return "text"
 
     def _refuse(self, kind: Kind) -> None:
@@ -124,3 +131,9 @@ class Detector:
             remedy += ", set format: text on its source to read its lines as text"
         problem = f"this is {kind.what}{inside}"
         raise unreadable_file(self.stream.path, problem, remedy, NOT_TEXT)
+
+
+def _wrong_name(name: str) -> Kind:
+    """Return the kind of a text whose name is that of a format which is not lines of text."""
+    ending = next(ending for ending in NEVER_LINES if ends_with(name, ending))
+    return Kind(f"text that is not {ending[1:]}, as its name says", "replace or rename it", True)

@@ -97,8 +97,10 @@ def _decoded(body: bytes, coding: str, limit: int) -> bytes:
 
 def _inflated(body: bytes, window: int, limit: int) -> bytes:
     unpacker = zlib.decompressobj(window)
-    data = unpacker.decompress(body, limit + 1)
-    return _limited(data, limit)
+    data = _limited(unpacker.decompress(body, limit + 1), limit)
+    if not unpacker.eof:
+        raise zlib.error("it is truncated")
+    return data
 
 
 def _limited(data: bytes, limit: int) -> bytes:
@@ -123,4 +125,6 @@ def _unbrotli(body: bytes, limit: int) -> bytes:
                 raise OversizedError(f"its body has more than {limit:,} bytes")
     except brotli.error as error:
         raise InvalidHttpError("its br encoding is damaged") from error
+    if not unpacker.is_finished():
+        raise InvalidHttpError("its br encoding is truncated")
     return b"".join(pieces)

@@ -15,15 +15,16 @@ CONTEXT = 30
 """Characters shown on either side of an example."""
 
 _EMAIL = re.compile(
-    r"(?<![\w.+-])[\w!#$%&'*+/=?^`{|}~-][\w.!#$%&'*+/=?^`{|}~-]{0,63}@"
-    r"(?:\w(?:[\w-]{0,61}\w)?\.)+(?!(?:png|jpe?g|gif|svg|webp)\b)[^\W\d_]{2,24}(?![\w@])"
+    # Before the sign, only what addresses have in practice: "/" and "=" are parts of URLs around them.
+    r"(?<![\w.+-])\w[\w.%+'-]{0,63}@"
+    r"(?:\w(?:[\w-]{0,61}\w)?\.)+(?!(?i:png|jpe?g|gif|svg|webp)\b)[^\W\d_]{2,24}(?![\w@])"
 )
 
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _IP4 = re.compile(rf"(?<![\w.]){_OCTET}(?:\.{_OCTET}){{3}}(?!\w|\.\d)", re.ASCII)
 _IP6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:])", re.ASCII)
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-_VERSION = re.compile(r"(?:version|release|ver\.|v\.|section|§)\s*$", re.IGNORECASE)
+_VERSION = re.compile(r"(?:version|release|ver\.|\bv\.?|section|§)\W{0,3}$", re.IGNORECASE)
 _LARGEST_DIGIT = 9
 
 _PHONE = re.compile(

@@ -216,7 +216,10 @@ def test_other_settings_of_near_duplicates_leave_exact_duplicates_and_are_told(
     options = (known_of(root, "first"), option)
     assert main(command(tmp_path, root / "new.txt", *options)) == 0
     told = " ".join("".join(capsys.readouterr()).split())
-    assert "only its exact duplicates are dropped, because it was prepared with prepare.near_dup" in told
+    assert (
+        "only its exact duplicates are dropped, because it was prepared with prepare.near_dup"
+        in told
+    )
     assert theirs in told
     dropped = dropped_of(read_manifest(str(tmp_path / "prepare")))
     # The text that is similar to one of a known corpus is kept, unless it is similar to an own one.

@@ -35,6 +35,8 @@ def write(path: Path) -> Path:
         parquet.write_table(pyarrow.Table.from_pylist(RECORDS), path)
     elif path.suffix == ".gz":
         path.write_bytes(gzip.compress(lines.encode()))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps({"items": [{"id": "0", "body": None}, *RECORDS]}, indent=2))
     else:
         path.write_text(lines)
     return path
@@ -48,6 +50,13 @@ def test_the_longest_field_is_first(name: str, tmp_path: Path) -> None:
     assert [field.path for field in fields] == ["body.text", "body.title", "tags[]", "id"]
     assert fields[0].share == 1
     assert fields[0].characters == 108
+
+
+def test_the_records_of_a_json_document_are_searched(tmp_path: Path) -> None:
+    sample, source = sample_of(write(tmp_path / "a.json"))
+    fields = find_fields(sample, source)
+    assert [field.path for field in fields] == ["body.text", "body.title", "tags[]", "id"]
+    assert fields[0].share == 30 / 31
 
 
 def test_a_file_whose_text_is_found_lacks_none(tmp_path: Path) -> None:

@@ -50,6 +50,9 @@ def test_what_a_filter_drops_and_records_that_are_rejected_are_counted(tmp_path:
     }
     assert len(found.examples["invalid_json"]) == module.EXAMPLES
     assert found.examples["missing_text_field"][0].where == "a.jsonl:50"
+    first = found.examples["too_short"][0]
+    assert (first.excerpt, first.where) == ("short", "a.jsonl:0")
+    assert len(found.examples["too_short"]) == module.EXAMPLES
     assert found.lengths == [(11, 1)] * 4
 
 

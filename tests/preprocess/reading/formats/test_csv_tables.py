@@ -71,6 +71,14 @@ def test_a_column_is_a_number_if_there_is_no_header() -> None:
     assert texts("1,2\n8,two\n", text_field="2") == ["two"]
 
 
+def test_a_value_that_equals_the_number_of_a_column_is_no_name() -> None:
+    rows = '"3","Title one","First."\n"2","Title two","Second."\n'
+    assert texts(rows, text_field="3") == ["First.", "Second."]
+    assert texts("2,2,First.\n1,2,Second.\n", text_field="3") == ["First.", "Second."]
+    assert texts("0,1,2\na,b,c\n", text_field="2") == ["c"]
+    assert texts("country,2019\nPeru,words\n", text_field="2019") == ["words"]
+
+
 @pytest.mark.parametrize(
     ("data", "source", "message"),
     [

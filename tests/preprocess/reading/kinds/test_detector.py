@@ -394,8 +394,22 @@ def test_a_json_file_is_json_even_if_it_is_invalid(tmp_path: Path, read_file: Re
         assert (block.documents, [one.reason for one in block.rejected]) == ([], reasons)
     path.write_text('{"text": "one"}\n{"text": "two"}\n')
     assert read_file(path)[0].documents == ["one", "two"]
-    path.write_text("words\n")
-    assert read_file(path)[0].documents == ["words"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a.json", "a.json.gz", "a.parquet", "a.feather", "a.warc", "a.wet"]
+)
+def test_text_with_the_name_of_another_format_is_refused(
+    name: str, tmp_path: Path, read_file: Read
+) -> None:
+    path = tmp_path / name
+    data = b"// exported\n[\n{}\n]\n"
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    with pytest.raises(UnreadableFile, match=f"text that is not {name.split('.')[1]}, as its name"):
+        read_file(path)
+    assert read_file(path, format="text")[0].documents == ["// exported", "[", "{}", "]"]
+    path.write_bytes(gzip.compress(b" \n") if name.endswith(".gz") else b" \n")
+    read_file(path)  # as empty text
 
 
 @pytest.mark.parametrize("name", ["z.jsonl.gz", "z.parquet", "z.txt.zst", "z.bz2", "z.zip"])

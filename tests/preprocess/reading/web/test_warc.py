@@ -118,6 +118,7 @@ def test_a_damaged_body_is_counted() -> None:
     headers = "Content-Type: text/html\r\nContent-Encoding: "
     for data, reason in (
         (http(body[:40] + b"\xff" * 40, f"{headers}gzip"), "invalid_http"),
+        (http(body[:-20], f"{headers}gzip"), "invalid_http"),
         (http(b"\xff" * 40, f"{headers}br"), "invalid_http"),
         (b"no status", "invalid_http"),
         (http(gzip.compress(b"x" * 200_000), f"{headers}gzip"), "oversized"),
@@ -221,7 +222,7 @@ def test_a_wrong_declaration_is_noted_with_the_file(tmp_path: Path) -> None:
     assert reader.notes == [WRONG_DECLARED]
     (warning,) = warnings_of(ranges_read(unit, reader.read_so_far()))
     assert warning.startswith(
-        "a.warc: pages are not in the encoding that they declare; those in UTF-8"
+        "a.warc: pages are not in the encoding that they declare, or not in UTF-8 if they declare none; those in UTF-8"
     )
 
 

@@ -23,6 +23,7 @@ def masked(text: str) -> str:
         ("write to jane.doe+news@mail.example.co.uk.", "write to <email>."),
         ("(a@b.org,c_d@e-f.de)", "(<email>,<email>)"),
         ("mailto:jörg@müller.de", "mailto:<email>"),
+        ("https://x.org/?to=jane@mail.org&n=1", "https://x.org/?to=<email>&n=1"),
         ("from 93.184.216.34:80 and 200.1.2.3.", "from <ip>:80 and <ip>."),
         ("at 2606:2800:220:1:248:1893:25c8:1946 or 2001:4860:4860::8888", "at <ip> or <ip>"),
         ("call +49 30 901820-15 now", "call <phone> now"),
@@ -38,7 +39,9 @@ def test_personal_data_are_replaced(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "@jane and user@host and a @ b.de and sprite@2x.png",
+        "@jane and user@host and a @ b.de and sprite@2x.png, logo@site.PNG",
+        "https://medium.com/@jane.doe/post and youtube.com/@news.channel",
+        "Version: 12.34.56.78 (v 12.34.56.78), version=12.34.56.78",
         "version 1.2.3.4, release 10.20.30.40, section 3.1.4.2, 1.2.3",
         "router 192.168.0.1, localhost 127.0.0.1, 10.0.0.1, 300.1.2.3, 93.184.216.34.5",
         "at 12:30:45 on 2024-01-02, std::vector, a::b, ratio 3:2:1",
