@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,6 +48,7 @@ from preprocess.text.config import SPLITS
 from preprocess.text.splits import capped_fraction
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work.done import read_group_records
+from preprocess.work.folder import held_out_record, is_begun, read_record, write_record
 
 PAGE = "corpus.html"
 """Page that describes the corpus."""
@@ -97,7 +99,7 @@ def _job(config: Config, place: StageFolder, console: Console, total: int, units
     return Job(
         work=place.work,
         output=place.unpublished,
-        config=_capped(config.prepare, total),
+        config=_capped(config.prepare, place.work, total),
         tokenizer=folder,
         tokenizer_content=content,
         vocabulary=vocabulary,
@@ -110,12 +112,18 @@ def _job(config: Config, place: StageFolder, console: Console, total: int, units
     )
 
 
-def _capped(config: PrepareConfig, total: int) -> PrepareConfig:
-    """Return the settings with the shares of documents that are held out of a corpus of this many bytes."""
-    names = ("valid_fraction", "test_fraction")
-    most = config.held_out_documents
-    capped = {name: capped_fraction(getattr(config, name), most, total) for name in names}
-    return config.model_copy(update=capped)
+def _capped(config: PrepareConfig, work: str, total: int) -> PrepareConfig:
+    """Return the settings with the shares of documents that are held out of a corpus of this many bytes.
+
+    Work of a former version, which had no limit, is continued with its shares, so that documents stay in
+    their splits.
+    """
+    path = held_out_record(work)
+    if not storage.exists(path):
+        names = ("valid_fraction", "test_fraction")
+        most = math.inf if is_begun(work) else config.held_out_documents
+        write_record(path, {n: capped_fraction(getattr(config, n), most, total) for n in names})
+    return config.model_copy(update=read_record(path))
 
 
 def _known(config: Config, console: Console) -> tuple[KnownCorpus, ...]:

@@ -23,13 +23,8 @@ from preprocess.files.storage import exists, is_remote, join, open_read, read_by
 from preprocess.files.verified import damaged, manifest_of, read_rows
 from preprocess.reading.byte_range import NOTHING, OLD_LINE_ENDS, WRONG_DECLARED, RangeRead
 from preprocess.reading.units import Range, Unit
-from preprocess.work.folder import (
-    read_record,
-    read_record_if_written,
-    sample_inputs_file,
-    unit_records,
-    word_records,
-)
+from preprocess.work.done import unit_records, word_records
+from preprocess.work.folder import read_record, read_record_if_written, sample_inputs_file
 
 INPUTS = "inputs.jsonl"
 """Name of the file in which a finished stage lists the raw ranges that it read."""

@@ -57,7 +57,7 @@ def splits_of(
     return np.where(test, SPLITS.index("test"), numbers).astype(np.uint8)
 
 
-def capped_fraction(fraction: float, most_documents: int, corpus_bytes: int) -> float:
+def capped_fraction(fraction: float, most_documents: float, corpus_bytes: int) -> float:
     """Return the share of documents of a split that has about ``most_documents`` at most.
 
     It depends on sizes only, because documents are not counted before they are assigned to splits.

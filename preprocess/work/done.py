@@ -23,3 +23,15 @@ def read_group_records(work: str, groups: Iterable[range]) -> Iterator[dict[str,
     """Yield the records of finished groups of units, in their order; many are read at once."""
     paths = (group_record(work, units) for units in groups)
     return at_once(work, lambda path: read_done(work, path), paths)
+
+
+def unit_records(work: str) -> list[str]:
+    """Return the paths of all unit records, in the order of units."""
+    folder = join(work, "units")
+    return [join(folder, name) for name in list_names(folder)]
+
+
+def word_records(work: str) -> list[str]:
+    """Return the paths of the records of all units whose words are counted, in the order of units."""
+    folder = join(work, "word-counts")
+    return [join(folder, name) for name in list_names(folder) if name.endswith(".json")]

@@ -7,6 +7,7 @@
       status.json              progress of the stage (`pipeline.progress`), for `biloom status`
       replaces.json            content hashes of the finished results that this work continues
       result/...               files of the result, until the driver publishes them
+      held-out.json            shares of the documents of the valid and the test split (prepare)
       plan.bin                 the units of work (`preprocess.reading.plan_file`)
       sample.jsonl             the sample of the corpus that is embedded, with its hash in sample.jsonl.json
       sample-inputs.json       the raw ranges that were read for this sample
@@ -190,6 +191,10 @@ def lock_file(stage_folder: str) -> str:
     return join(work_root(stage_folder), LOCK)
 
 
+def held_out_record(work: str) -> str:
+    return join(work, "held-out.json")
+
+
 def plan_file(work: str) -> str:
     return join(work, "plan.bin")
 
@@ -336,15 +341,3 @@ def read_done(work: str, path: str) -> dict[str, Any]:
 
 def _name(work: str) -> str:
     return work.rstrip("/").rpartition("/")[2]
-
-
-def unit_records(work: str) -> list[str]:
-    """Return the paths of all unit records, in the order of units."""
-    folder = join(work, "units")
-    return [join(folder, name) for name in list_names(folder)]
-
-
-def word_records(work: str) -> list[str]:
-    """Return the paths of the records of all units whose words are counted, in the order of units."""
-    folder = join(work, "word-counts")
-    return [join(folder, name) for name in list_names(folder) if name.endswith(".json")]

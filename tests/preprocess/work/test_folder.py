@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from preprocess.files.storage import TEMPORARY
-from preprocess.work import folder
+from preprocess.work import done, folder
 from preprocess.work.damage import DamagedWork
 from preprocess.work.done import record_counts
 from preprocess.work.records import check_sealed, seal
@@ -66,7 +66,7 @@ def test_records_are_listed_in_the_order_of_units_without_temporary_files(
         folder.write_record(folder.unit_record(work, unit), {})
     folder.write_record(folder.finished_record(work, 0), {})
     Path(work, "units", f"{TEMPORARY}host-1-000001.json").write_bytes(b"")
-    assert folder.unit_records(work) == [folder.unit_record(work, unit) for unit in (0, 2)]
+    assert done.unit_records(work) == [folder.unit_record(work, unit) for unit in (0, 2)]
     assert record_counts(work) == (2, 0, 1)
     folder.write_record(folder.group_record(work, range(8, 12)), {})
     assert record_counts(work) == (2, 0, 5)
