@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,9 @@ def sort_words(words: Sequence[str]) -> Words:
     A word is a config if it ends with .yaml or .yml, or if it is the name of a shipped config, as for other
     commands; ``./base`` is the file or folder of such a name. It is a setting if it begins with the name of a section or of a key of a source
     and ``=``, or with another name and ``=`` and is not the name of a file.
+
+    Raises:
+        ConfigError: a key is unknown, but almost that of a source.
     """
     found = Words([], [], [], [])
     shipped = shipped_configs()
@@ -55,7 +59,11 @@ def sort_words(words: Sequence[str]) -> Words:
         first = setting["first"] if setting else ""
         if first in SOURCE_KEYS:
             found.source.append(word)
-        elif first in Config.model_fields or (setting and not Path(word).exists()):
+        elif first in Config.model_fields:
+            found.overrides.append(word)
+        elif setting and not Path(word).exists():
+            if near := get_close_matches(first, SOURCE_KEYS, 1):
+                raise ConfigError([f"unknown key '{first}'; did you mean '{near[0]}'?"])
             found.overrides.append(word)
         elif word.endswith((".yaml", ".yml")) or word in shipped:
             found.configs.append(word)
@@ -86,10 +94,17 @@ def config_of(words: Sequence[str], notes: list[str]) -> Config:
         )
     if found.inputs:
         problems: Problems = []
-        tree = read_overrides(found.source, 0, problems)
+        tree = read_overrides([*map(_quoted, found.source)], 0, problems)
         settings = plain_values(tree, FieldInfo(annotation=Source))
         if problems:
             raise ConfigError([text for _, text in problems])
         source = {"path": list(found.inputs), **settings}
         overrides.append(f"prepare.input={flow_yaml([source])}")
     return load_config(found.configs, overrides, notes, default_recipe=True)
+
+
+def _quoted(setting: str) -> str:
+    """Return a setting as YAML; the value of a template may begin with a brace, as ``{title}`` does."""
+    key, _, value = setting.partition("=")
+    is_plain = key == "template" and value.startswith("{")
+    return f"{key}={flow_yaml(value)}" if is_plain else setting

@@ -55,6 +55,12 @@ def test_the_inputs_are_one_source_with_its_settings() -> None:
     assert config.prepare.drop_empty is False
 
 
+def test_a_template_needs_no_quotes_of_yaml() -> None:
+    for word in ("template={a}: {b}", 'template="{a}: {b}"'):
+        [source] = config_of(["b.csv", word], []).prepare.sources
+        assert source.template == "{a}: {b}"
+
+
 def test_an_input_replaces_that_of_a_config() -> None:
     assert config_of(["my.yaml"], []).prepare.sources[0].paths == ("raw/*.txt",)
     config = config_of(["my.yaml", "other.txt"], [])
@@ -75,6 +81,7 @@ def test_an_input_replaces_that_of_a_config() -> None:
         (["a.txt", "format=xml"], "format"),
         (["a.txt", "format=text", "format=jsonl"], "'format' is set twice on the command line"),
         (["a.txt", "cleaning.unicod=NFC"], "did you mean 'unicode'?"),
+        (["a.txt", "text_fild=body"], "unknown key 'text_fild'; did you mean 'text_field'?"),
     ],
 )
 def test_mistakes_are_told(words: list[str], message: str) -> None:
