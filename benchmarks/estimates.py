@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from process_tree import tree_mb
+
 MB = 10**6
 COPIES = 20
 DISK_SECONDS, MEMORY_SECONDS = 0.25, 0.03
@@ -123,7 +125,7 @@ def _measure(words: list[str], output: Path) -> dict[str, float]:
         ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         if ended:
             break
-        memory = max(memory, _tree_bytes(process.pid))
+        memory = max(memory, round(10**6 * tree_mb(process.pid)))
         if time.time() - measured > DISK_SECONDS:
             measured, disk = time.time(), max(disk, _folder_bytes(output / words[0]))
         time.sleep(MEMORY_SECONDS)
@@ -138,22 +140,6 @@ def _measure(words: list[str], output: Path) -> dict[str, float]:
         "disk": disk,
         "result": _folder_bytes(output / words[0]),
     }
-
-
-def _tree_bytes(root: int) -> int:
-    """Return the resident memory of a process and its descendants."""
-    kilobytes, waiting = 0, [root]
-    while waiting:
-        folder = Path("/proc") / str(waiting.pop())
-        try:
-            for line in (folder / "status").read_text().splitlines():
-                if line.startswith("VmRSS:"):
-                    kilobytes += int(line.split()[1])
-            for task in (folder / "task").iterdir():
-                waiting += map(int, (task / "children").read_text().split())
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return 1024 * kilobytes
 
 
 def _folder_bytes(folder: Path) -> int:

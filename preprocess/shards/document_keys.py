@@ -13,23 +13,19 @@ The last two exist if near-duplicates were removed. With 64 bits of the hash, th
 a thousand million documents equals one of a thousand million known documents by chance is 5 %.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zstandard
 
 from preprocess.errors import UserError
+from preprocess.shards.frame import decode_frame, encode_frame
 from preprocess.text.minhash import SKETCH_WORDS
 
 FORMAT = 1
 """Version of the file format."""
-
-LARGEST = 1 << 32
-"""Maximum bytes of a file after decompression."""
 
 PREFIX = "keys-"
 """Prefix of the file names."""
@@ -91,13 +87,12 @@ class DocumentKeys:
         head = {"format": FORMAT, "documents": len(self.numbers), "bands": bands}
         steps = np.diff(self.numbers, prepend=np.uint32(0)).astype("<u4")
         columns = [
-            json.dumps(head).encode() + b"\n",
             steps.tobytes(),
             self.hashes.astype("<u8").tobytes(),
             self.bands.astype("<u4").tobytes(),
             self.sketches.astype("<u8").tobytes(),
         ]
-        return zstandard.ZstdCompressor(write_checksum=True).compress(b"".join(columns))
+        return encode_frame(head, columns)
 
     @classmethod
     def decode(cls, data: bytes, path: str) -> "DocumentKeys":
@@ -110,29 +105,10 @@ class DocumentKeys:
         Raises:
             DocumentKeysError: the content is damaged, or of a newer version of the format.
         """
-        try:
-            if zstandard.get_frame_parameters(data).content_size > LARGEST:
-                raise ValueError("it claims to be larger than any segment")
-            return cls._decode(zstandard.ZstdDecompressor().decompress(data))
-        except DocumentKeysError as error:
-            raise DocumentKeysError(f"{path}: {error}") from None
-        except (
-            *(zstandard.ZstdError, ValueError, KeyError, TypeError),
-            *(AttributeError, OverflowError, RecursionError, MemoryError),
-        ) as error:
-            raise DocumentKeysError(
-                f"{path} is damaged ({error}); prepare the corpus again with --overwrite"
-            ) from error
+        return decode_frame(data, path, FORMAT, DocumentKeysError, cls._read)
 
     @classmethod
-    def _decode(cls, data: bytes) -> "DocumentKeys":
-        end = data.index(b"\n") + 1
-        head = json.loads(data[:end])
-        if head["format"] > FORMAT:
-            raise DocumentKeysError(
-                f"has format {head['format']}, and this version of biloom reads up to {FORMAT}; "
-                "upgrade biloom"
-            )
+    def _read(cls, head: dict[str, Any], data: memoryview) -> "DocumentKeys":
         documents, bands = head["documents"], head["bands"]
         if any(type(size) is not int or size < 0 for size in (documents, bands)):
             raise ValueError("its sizes are not whole numbers")
@@ -144,6 +120,7 @@ class DocumentKeys:
             ("<u8", (documents, words)),
         ]
         columns: list[npt.NDArray[Any]] = []
+        end = 0
         for dtype, shape in shapes:
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize
             columns.append(np.frombuffer(data[end : end + size], dtype).reshape(shape))

@@ -11,26 +11,22 @@ The manifest lists these files, but the ``content`` of a corpus does not depend 
 named by `FileInfo.name`, never by a path.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import zstandard
 
 from preprocess.errors import UserError
 from preprocess.reading.block import EXCERPT_CHARACTERS, Locations, Place, location, place_prefix
+from preprocess.shards.frame import decode_frame, encode_frame
 from preprocess.text.config import SPLITS
 
 FORMAT = 2
 """Version of the file format. Files without documents of `KNOWN_FATES` are written as version 1."""
-
-LARGEST = 1 << 32
-"""Maximum bytes of a file after decompression; a document takes 21 bytes and its id."""
 
 PREFIX = "origins-"
 """Prefix of the file names."""
@@ -182,7 +178,6 @@ class Origins:
         before = np.concatenate([np.zeros(1, np.int64), self.places])[:-1]
         steps = self.places - np.where(starts, 0, before)
         columns = [
-            json.dumps(head).encode() + b"\n",
             _planes(steps.astype("<i8")),
             self.fates.tobytes(),
             _planes(self.originals[:, 0].astype("<u4")),
@@ -191,8 +186,7 @@ class Origins:
         if self.ids:
             names = [name.encode("utf-8", "surrogatepass") for name in self.ids]
             columns += [_planes(np.array([*map(len, names)], "<u4")), *names]
-        compressor = zstandard.ZstdCompressor(write_checksum=True)
-        return compressor.compress(b"".join(columns))
+        return encode_frame(head, columns)
 
     @classmethod
     def decode(cls, data: bytes, path: str) -> "Origins":
@@ -205,30 +199,11 @@ class Origins:
         Raises:
             OriginsError: the content is damaged, or of a newer version of the format.
         """
-        try:
-            if zstandard.get_frame_parameters(data).content_size > LARGEST:
-                raise ValueError("it claims to be larger than any segment")
-            return cls._decode(zstandard.ZstdDecompressor().decompress(data))
-        except OriginsError as error:
-            raise OriginsError(f"{path}: {error}") from None
-        except (
-            *(zstandard.ZstdError, ValueError, KeyError, TypeError),
-            *(AttributeError, OverflowError, RecursionError, MemoryError),
-        ) as error:
-            raise OriginsError(
-                f"{path} is damaged ({error}); prepare the corpus again with --overwrite"
-            ) from error
+        return decode_frame(data, path, FORMAT, OriginsError, cls._read)
 
     @classmethod
-    def _decode(cls, data: bytes) -> "Origins":
-        end = data.index(b"\n") + 1
-        head = json.loads(data[:end])
-        if head["format"] > FORMAT:
-            raise OriginsError(
-                f"has format {head['format']}, and this version of biloom reads up to {FORMAT}; "
-                "upgrade biloom"
-            )
-        columns = _Columns(memoryview(data)[end:])
+    def _read(cls, head: dict[str, Any], data: memoryview) -> "Origins":
+        columns = _Columns(data)
         documents, dropped = head["documents"], head["dropped"]
         files = tuple(FileRun(name, place, number) for name, place, number in head["files"])
         sizes_of = [documents, dropped, *(run.documents for run in files)]
