@@ -109,6 +109,22 @@ def known_encoding(encoding: str) -> str:
     return "utf-8" if known.name == "utf-8-sig" else known.name
 
 
+Format = Literal[
+    "text",
+    "jsonl",
+    "json",
+    "csv",
+    "parquet",
+    "arrow",
+    "html",
+    "warc",
+    "wiki",
+    "conllu",
+    "docstrings",
+]
+"""See the table of formats in docs/corpus.md."""
+
+
 class Source(Section):
     """A named part of a corpus, with its own files, format and settings."""
 
@@ -117,20 +133,7 @@ class Source(Section):
         description="path, folder, glob or fsspec URL of the files, or a list of these; 'installed-docs:' "
         "is the documentation of the installed Python packages"
     )
-    format: Literal[
-        "auto",
-        "text",
-        "jsonl",
-        "json",
-        "csv",
-        "parquet",
-        "arrow",
-        "html",
-        "warc",
-        "wiki",
-        "conllu",
-        "docstrings",
-    ] = Field(
+    format: Literal["auto", Format] = Field(
         "auto",
         description="file format; jsonl: one JSON object per line; csv: also TSV; docstrings: prose in "
         "Python sources; auto: detected from content and name; text: any content is read as text",

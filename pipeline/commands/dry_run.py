@@ -4,7 +4,6 @@ It reads manifests, the names and sizes of files, and a small sample of the text
 the time, memory and disk of the tokenizer and prepare stages.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from textwrap import shorten
 
@@ -27,13 +26,13 @@ from pipeline.commands.training_plan import (
 from pipeline.config.recipe import open_settings, resolve
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
+from pipeline.lifecycle.inputs import show_left_out, survey_all
 from pipeline.lifecycle.plan import Plan, plan_of
 from pipeline.stages.run import check_config, stages_of_command
 from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.search.found import FileInfo
-from preprocess.reading.listing import describe_left_out, survey
 from preprocess.reading.units import plan_units
 
 SEED = 1
@@ -82,8 +81,7 @@ def _inputs(
     title: str, sources: Sequence[Source], unit_bytes: int | None, console: Console
 ) -> list[list[FileInfo]]:
     """Print a row for each source, and return its files."""
-    listed = [survey(source) for source in sources]
-    files = [one.files for one in listed]
+    files, left_out = survey_all(sources)
     units = plan_units(sources, files, unit_bytes)
     rows = []
     total = 0
@@ -99,8 +97,7 @@ def _inputs(
         ]
         rows.append(["all", f"{sum(map(len, files)):,}", f"{count(total)}B", f"{len(units):,}"])
     console.table(title, ["source", "files", "size", "units"], rows)
-    if left_out := sum((one.left_out for one in listed), Counter()):
-        console.line(f"left out of folders: {describe_left_out(left_out)}")
+    show_left_out(left_out, console)
     return files
 
 

@@ -4,7 +4,7 @@ Imports neither Beam nor torch, so that a finished stage is recognised at once.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from preprocess.config import HuggingFaceConfig, SentencePieceConfig, Source
 from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.manifest import Manifest, ManifestError, read_manifest
+from preprocess.files.search.below import Kind
 from preprocess.files.search.found import FileInfo
 from preprocess.files.verified import DamagedResult, manifest_of, read_config
 from preprocess.reading.listing import by_kind, describe_left_out, survey
@@ -153,11 +154,21 @@ def input_sources(config: Config, console: Console) -> Inputs:
 
 def list_inputs(sources: tuple[Source, ...], console: Console) -> Inputs:
     """Return sources with their files, and print what was left out of folders."""
+    files, left_out = survey_all(sources)
+    show_left_out(left_out, console)
+    return Inputs(sources, files, by_kind(left_out))
+
+
+def survey_all(sources: Sequence[Source]) -> tuple[list[list[FileInfo]], Counter[Kind]]:
+    """Return the files of each source, and how many files of each kind were left out of folders."""
     listed = [survey(source) for source in sources]
-    left_out = sum((one.left_out for one in listed), Counter())
+    return [one.files for one in listed], sum((one.left_out for one in listed), Counter())
+
+
+def show_left_out(left_out: Mapping[Kind, int], console: Console) -> None:
+    """Print what was left out of folders, if anything was."""
     if left_out:
         console.line(f"left out of folders: {describe_left_out(left_out)}")
-    return Inputs(sources, [one.files for one in listed], by_kind(left_out))
 
 
 def given_tokenizer(config: Config) -> str | None:

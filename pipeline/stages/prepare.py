@@ -127,7 +127,7 @@ def _capped(config: PrepareConfig, work: str, total: int) -> PrepareConfig:
 
 
 def _known(config: Config, console: Console) -> tuple[KnownCorpus, ...]:
-    """Return the known corpora, and print a warning for each of which only exact duplicates are dropped.
+    """Return the known corpora; print a warning for each whose near-duplicates are not dropped.
 
     Raises:
         UserError: one cannot be used.

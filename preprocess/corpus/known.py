@@ -33,7 +33,7 @@ EXACT_ONLY = "only its exact duplicates are dropped, because it was prepared wit
 
 
 _CORPORA = 16
-# Known corpora of which a worker holds the names of the files.
+# A worker keeps the names of the files of this many known corpora.
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """`biloom look`: what an input contains, and what it costs to prepare it."""
 
 import json
-from collections import Counter
 
 from rich.console import Console as RichConsole
 
@@ -15,10 +14,9 @@ from pipeline.commands.look.sampled import (
 )
 from pipeline.commands.look.tables import show
 from pipeline.console import Console
-from pipeline.lifecycle.inputs import no_documents
+from pipeline.lifecycle.inputs import no_documents, show_left_out, survey_all
 from preprocess.corpus.sampling.choice import SampleSize
 from preprocess.errors import UserError
-from preprocess.reading.listing import describe_left_out, survey
 
 SHOWN_PATHS = 5
 """Inputs that the heading names."""
@@ -44,11 +42,9 @@ def look(words: list[str], seed: int, as_json: bool) -> int:
     sources = config.prepare.sources
     if not as_json:
         console.stage("look", _named([path for source in sources for path in source.paths]))
-    listed = [survey(source) for source in sources]
-    files = [one.files for one in listed]
-    left_out = sum((one.left_out for one in listed), Counter())
-    if left_out and not as_json:
-        console.line(f"left out of folders: {describe_left_out(left_out)}")
+    files, left_out = survey_all(sources)
+    if not as_json:
+        show_left_out(left_out, console)
     if not any(file.bytes for group in files for file in group):
         raise no_documents(config)
     with console.bar("look", 1) as bar:

@@ -112,7 +112,7 @@ def estimate_stages(
 
     Args:
         sample: the sample.
-        stages: names of the stages, of which others are ignored.
+        stages: names of stages; only the tokenizer and prepare have estimates.
         trial_bytes: bytes of text of the trial.
         is_stale: True if a finished tokenizer of this run will be made again.
 

@@ -1,4 +1,4 @@
-"""Which parts of which files a sample reads. The choice depends on names, sizes and a seed only.
+"""The choice of the parts of files that a sample reads; it depends on names, sizes and a seed only.
 
 A source is read at places that are spread evenly over its bytes, one random place in each of equal
 stretches, so that a large file is read at more places than a small one. Two kinds of files are added:

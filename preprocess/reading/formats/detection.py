@@ -6,26 +6,12 @@ format.
 
 import codecs
 from collections.abc import Iterable
-from typing import Literal
 
+from preprocess.config import Format as Format
 from preprocess.config import Source
 from preprocess.reading.encodings.decoding import is_cuttable
 from preprocess.reading.kinds.json_shape import Shape, shape_of
 
-Format = Literal[
-    "text",
-    "jsonl",
-    "json",
-    "csv",
-    "parquet",
-    "arrow",
-    "html",
-    "warc",
-    "wiki",
-    "conllu",
-    "docstrings",
-]
-"""See the table of formats in docs/corpus.md."""
 TABLES = (".csv", ".tsv", ".tab")
 CONLL_NAMES = (".conllu", ".conll", ".conllx", ".conllup")
 PAGES = (".html", ".htm", ".xhtml")

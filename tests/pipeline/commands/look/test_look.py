@@ -198,7 +198,7 @@ def test_a_store_that_fails_ends_it(
     def fail(*_: Any) -> Any:
         raise StoreError("s3://bucket/a.txt: no answer")
 
-    monkeypatch.setattr(module, "survey", fail)
+    monkeypatch.setattr(module, "survey_all", fail)
     assert look("s3://bucket/a.txt") == 2
     assert "s3://bucket/a.txt: no answer" in capsys.readouterr().err
 
