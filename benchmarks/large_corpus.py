@@ -1,19 +1,20 @@
 """Time and memory of `biloom tokenizer` and `biloom prepare` as a corpus grows, for three layouts.
 
     python benchmarks/large_corpus.py FOLDER [--megabytes 1000 10000] [--layouts text files zst]
-        [--text en-simplewiki-100MB.txt.xz] [--setting KEY=VALUE ...]
+        [--text en-simplewiki-100MB.txt.xz] [--setting KEY=VALUE ...] [--processes PID ...]
 
 Documents are made from the sentences of a text: each has 3 to 60 sentences that a seeded generator
 draws, so that no two are equal. The layouts are text files of 1 GB, 200,000 files of equal size, and one
 Zstandard file; all have a document a line. FOLDER needs three times the largest size. Finished folders
 are reused, so that a stopped run goes on where it was. ``--setting`` is passed to `biloom prepare`, for
-example the settings of a Flink cluster.
+example the settings of a Flink cluster, whose TaskManagers and worker pool are then named with
+``--processes``: their memory and CPU time are counted too.
 
 For each layout, the ratios compare the largest corpus with the smallest:
 
 - seconds_per_gb: wall seconds per GB of the command, with its start;
-- cpu_per_gb: CPU seconds per GB of all processes on this machine that the command started;
-- peak: peak memory of the process tree.
+- cpu_per_gb: CPU seconds per GB of the command, of what it started, and of ``--processes``;
+- peak: peak memory in MB of the same processes.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from itertools import chain
 from pathlib import Path
 
 import zstandard
-from process_tree import tree_mb
+from process_tree import tree_cpu, tree_mb
 
 MB = 10**6
 FILES = 200_000
@@ -51,7 +52,7 @@ def main() -> None:
         for megabytes in arguments.megabytes:
             folder = arguments.folder / f"{layout}-{megabytes}"
             name = f"{layout}_{megabytes}"
-            figures.update(_measure(name, folder, sentences, layout, megabytes, arguments.setting))
+            figures.update(_measure(name, folder, sentences, layout, megabytes, arguments))
         least, most = min(arguments.megabytes), max(arguments.megabytes)
         for stage in ("tokenizer", "prepare"):
             small, large = (figures[f"{layout}_{size}_{stage}"] for size in (least, most))
@@ -73,6 +74,7 @@ def _arguments() -> argparse.Namespace:
     default = f"{data}/raw/en-simplewiki-100MB.txt.xz" if data else None
     parser.add_argument("--text", default=default, help="text from which sentences are drawn")
     parser.add_argument("--setting", nargs="*", default=[], help="settings of biloom prepare")
+    parser.add_argument("--processes", type=int, nargs="*", default=[], help="of a cluster")
     arguments = parser.parse_args()
     if not arguments.text:
         parser.error("name a text with --text, or set BILOOM_TEST_DATA")
@@ -133,7 +135,7 @@ def _measure(
     sentences: list[bytes],
     layout: str,
     megabytes: int,
-    settings: list[str],
+    options: argparse.Namespace,
 ) -> dict[str, Figures]:
     text, output, kept = folder / "text", folder / "run", folder / "figures.json"
     if not kept.exists():
@@ -144,20 +146,24 @@ def _measure(
         shutil.rmtree(output, ignore_errors=True)
         pattern = {"text": "*.txt", "files": "*/*.txt", "zst": "*.zst"}[layout]
         found: dict[str, Figures] = {}
-        for stage, more in (("tokenizer", ["tokenizer.vocabulary=32000"]), ("prepare", settings)):
+        for stage, more in (
+            ("tokenizer", ["tokenizer.vocabulary=32000"]),
+            ("prepare", options.setting),
+        ):
             arguments = [stage, f"prepare.input={text}/{pattern}", f"run.output={output}", *more]
-            found[f"{name}_{stage}"] = _run(arguments, megabytes)
+            found[f"{name}_{stage}"] = _run(arguments, megabytes, options.processes)
             print(f"{name}: {stage} {found[f'{name}_{stage}']}", flush=True)
         kept.write_text(json.dumps(found))
     result: dict[str, Figures] = json.loads(kept.read_text())
     return result
 
 
-def _run(arguments: list[str], megabytes: int) -> Figures:
+def _run(arguments: list[str], megabytes: int, others: list[int]) -> Figures:
     """Run a command of biloom; return seconds and CPU seconds per GB, and the peak memory in MB."""
     # Not the installed command, so that this checkout is measured.
     call = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    others_before = sum(map(tree_cpu, others))
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-c", call, *arguments], stderr=subprocess.STDOUT,
                                stdout=subprocess.PIPE, text=True)  # fmt: skip
@@ -166,13 +172,14 @@ def _run(arguments: list[str], megabytes: int) -> Figures:
     reader.start()
     peak = 0.0
     while reader.is_alive():
-        peak = max(peak, tree_mb(process.pid))
+        peak = max(peak, sum(map(tree_mb, (process.pid, *others))))
         time.sleep(0.1)
     seconds = time.perf_counter() - began
     if process.returncode:
         sys.exit("".join(said))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    cpu += sum(map(tree_cpu, others)) - others_before
     per_gb = 1000 / megabytes
     return {
         "seconds_per_gb": round(seconds * per_gb, 2),
