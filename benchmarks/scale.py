@@ -263,8 +263,8 @@ def _gets(name: str, kind: str) -> int:
     keys = dedup.KEYS[kind].itemsize * (bands_and_rows(0.8)[0] if kind == "bands" else 1)  # type: ignore[index]
     unit_bytes = DOCUMENTS * keys
     pieces = layout.runs * math.ceil(layout.run_units * unit_bytes / shuffle.PIECE_BYTES)
-    batches = math.ceil(units * unit_bytes / layout.lists / shuffle.READ_BYTES)
-    return layout.lists * pieces * (1 + batches)
+    # The offsets of the list's groups in each piece, and the groups.
+    return 2 * layout.lists * pieces
 
 
 def _extrapolated(

@@ -1,8 +1,9 @@
 """Files of numbered groups of bytes, each of which can be read alone and is checked when it is read."""
 
+import io
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +80,7 @@ class GroupFile:
 
     def __init__(self, path: str, groups: range, data: bytes | None = None) -> None:
         self._path, self.groups, self._data = path, groups, data
+        self._copied: tuple[IO[bytes], int] | None = None
         begin, end = 8 * groups.start, 8 * groups.stop + 8
         head = read_bytes(path, begin, end) if data is None else data[begin:end]
         if len(head) < end - begin:
@@ -100,6 +102,13 @@ class GroupFile:
         """Stored bytes of each group, int64, shape (groups,)."""
         return np.diff(self._offsets)
 
+    def copy_to(self, file: IO[bytes]) -> None:
+        """Append the groups to a file in one request, and read them from there from now on."""
+        start, stop = self._offsets[[0, -1]].tolist()
+        at = file.seek(0, io.SEEK_END)
+        file.write(read_bytes(self._path, start, stop) if stop > start else b"")
+        self._copied = file, at - start
+
     def read(self, first: int, end: int) -> Iterator[memoryview]:
         """Yield the groups numbered from ``first`` to before ``end``, read in one request.
 
@@ -110,6 +119,10 @@ class GroupFile:
         start, stop = bounds[0], bounds[-1]
         if self._data is not None:
             data = self._data[start:stop]
+        elif self._copied is not None:
+            file, shift = self._copied
+            file.seek(shift + start)
+            data = file.read(stop - start)
         else:
             data = read_bytes(self._path, start, stop) if stop > start else b""
         view = memoryview(data)

@@ -18,13 +18,15 @@ Former versions wrote the parts directly into the folder; these are merged too.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.files.storage import join, list_names
+from preprocess.files.storage import is_remote, join, list_names
+from preprocess.files.temporary import temporary_file
 from preprocess.work.damage import damaged_work
 from preprocess.work.groups import GroupFile, read_groups, write_groups, write_pieces
 
@@ -241,26 +243,34 @@ class Shuffle:
     def read(self, number: int) -> Iterator[Slices]:
         """Yield the rows of the buckets of a list; all runs must be merged.
 
-        A bucket is never divided. Several are yielded at once if they have at most `READ_BYTES`.
+        A bucket is never divided. Several are yielded at once if they have at most `READ_BYTES`. If a list
+        on a store has more, it is copied to a temporary file, so that each piece is requested once and
+        not once for each `READ_BYTES`.
 
         Args:
             number: number of the list.
 
         Raises:
             DamagedWork: a piece is damaged or missing.
+            StorageError: the temporary file cannot be written.
         """
         buckets = self._layout.buckets_of(number)
         pieces = self._open(buckets)
         total = np.zeros(len(buckets), np.int64)
         for piece in pieces:
             total += piece.sizes
-        first, held = buckets.start, 0
-        for bucket, size in zip(buckets, total.tolist(), strict=True):
-            if held and held + size > READ_BYTES:
-                yield _joined(_slices(piece, first, bucket) for piece in pieces)
-                first, held = bucket, 0
-            held += size
-        yield _joined(_slices(piece, first, buckets.stop) for piece in pieces)
+        with ExitStack() as stack:
+            if total.sum() > READ_BYTES and is_remote(self._folder):
+                copy = stack.enter_context(temporary_file())
+                for piece in pieces:
+                    piece.copy_to(copy)
+            first, held = buckets.start, 0
+            for bucket, size in zip(buckets, total.tolist(), strict=True):
+                if held and held + size > READ_BYTES:
+                    yield _joined(_slices(piece, first, bucket) for piece in pieces)
+                    first, held = bucket, 0
+                held += size
+            yield _joined(_slices(piece, first, buckets.stop) for piece in pieces)
 
     def read_by_piece(self, number: int) -> Iterator[Slices]:
         """Yield the rows of a list piece by piece, so that memory does not grow with the corpus.

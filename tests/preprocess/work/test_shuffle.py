@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from preprocess.files import storage
 from preprocess.files.storage import TEMPORARY, join, list_names
-from preprocess.work import shuffle
+from preprocess.work import groups, shuffle
 from preprocess.work.damage import DamagedWork
 from preprocess.work.groups import write_groups
 from preprocess.work.shuffle import Layout, Shuffle, Slices, group_rows
@@ -225,8 +225,6 @@ def test_the_number_of_requests_does_not_grow_with_units_times_buckets(
     for unit in range(units):
         rows = np.arange(100, dtype="<u8")
         files_of.write_rows(unit, 0, rows, rows % buckets)
-    from preprocess.work import groups
-
     requests = []
     read = groups.read_bytes
     monkeypatch.setattr(groups, "read_bytes", lambda *a: requests.append(a) or read(*a))
@@ -236,6 +234,23 @@ def test_the_number_of_requests_does_not_grow_with_units_times_buckets(
     for number in range(layout.lists):
         assert sum(len(slices.data) for slices in files_of.read(number))
     assert len(requests) == 2 * layout.runs * layout.lists == 2 * 64 * 64
+
+
+def test_a_long_list_on_a_store_is_requested_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.remove_tree(FOLDER)
+    monkeypatch.setattr(shuffle, "MOST_LISTS", 2)
+    monkeypatch.setattr(shuffle, "READ_BYTES", 100)
+    layout = Layout(64, 16)
+    files_of = Shuffle(FOLDER, layout)
+    for unit in range(64):
+        rows = np.arange(16, dtype="<u8")
+        files_of.write_rows(unit, 0, rows, rows % 16)
+    merge_all(files_of, layout)
+    requests = []
+    read = groups.read_bytes
+    monkeypatch.setattr(groups, "read_bytes", lambda *a: requests.append(a) or read(*a))
+    assert [len(slices.data) for slices in files_of.read(1)] == [64 * 8] * 8
+    assert len(requests) == 2 * layout.runs
 
 
 def test_rows_keep_their_order_within_a_bucket() -> None:
