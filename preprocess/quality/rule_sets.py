@@ -16,7 +16,7 @@ from preprocess.text.quality.c4 import (
     c4_lines,
     without_citations,
 )
-from preprocess.text.quality.config import C4Config, RefinedWebLinesConfig
+from preprocess.text.quality.config import C4Config, FineWebConfig, RefinedWebLinesConfig
 from preprocess.text.quality.fineweb import fineweb
 from preprocess.text.quality.gopher_quality import gopher_quality
 from preprocess.text.quality.gopher_repetition import gopher_repetition
@@ -43,20 +43,36 @@ class Documents:
     reasons: list[str | None]
     changed: set[int] = field(default_factory=set)
     removed: dict[int, list[Removed]] = field(default_factory=dict)
-    _groups: "list[_Group] | None" = None
+
+    def __post_init__(self) -> None:
+        self._groups: list[_Group] = []
+        self._replaced = set(range(len(self.texts)))
+        self._shortened: set[int] = set()
 
     def groups(self) -> "list[_Group]":
-        """Return the layouts of the kept texts; they are made again only after a text has changed."""
-        if self._groups is None:
-            kept = [
-                n for n, reason in enumerate(self.reasons) if not reason and self.texts[n].strip()
-            ]
-            found = layouts_of([self.texts[n] for n in kept])
-            self._groups = [
-                _Group(layout, [kept[n] for n in numbers], np.ones(len(numbers), bool))
-                for numbers, layout in found
-            ]
-        return self._groups
+        """Return the layouts of the kept texts. Only texts that have changed are laid out again."""
+        self._replaced |= self._shortened
+        self._shortened = set()
+        return self.line_groups()
+
+    def line_groups(self) -> "list[_Group]":
+        """Return the layouts of the kept texts as `groups`, with removed lines, for rules for lines.
+
+        `_Group.remain` tells which lines the texts still have.
+        """
+        groups = []
+        for group in self._groups:
+            kept = [n for n, keep in zip(group.numbers, group.kept.tolist(), strict=True) if keep]
+            if 2 * len(kept) < len(group.numbers):
+                self._replaced.update(kept)  # Rules need not look at many dropped texts.
+            else:
+                group.kept &= [number not in self._replaced for number in group.numbers]
+                groups.append(group)
+        new = [n for n in sorted(self._replaced) if not self.reasons[n] and self.texts[n].strip()]
+        for indexes, layout in layouts_of([self.texts[number] for number in new]):
+            groups.append(_Group(layout, [new[index] for index in indexes]))
+        self._groups, self._replaced = groups, set()
+        return groups
 
     def drop(self, group: "_Group", rules: Iterable[tuple[str, Mask]]) -> None:
         """Drop the documents that a rule chooses; the first such rule is the reason."""
@@ -64,31 +80,44 @@ class Documents:
             for number in np.flatnonzero(chosen & group.kept).tolist():
                 self.reasons[group.numbers[number]] = reason
                 group.kept[number] = False
-        if 2 * np.count_nonzero(group.kept) < len(group.kept):
-            self._groups = None  # Later rules need not look at dropped texts.
 
     def shorten(self, group: "_Group", removal: LineRemoval) -> None:
         """Remove lines from the documents that are still kept."""
+        group.remain = removal.remain
         removed = removal.removed()
-        for number, text in removal.shorter_texts().items():
-            if group.kept[number]:
-                self.replace(group.numbers[number], text, removed[number])
+        for index, text in removal.shorter_texts().items():
+            if group.kept[index]:
+                number = group.numbers[index]
+                self._change(number, text, removed[index])
+                self._shortened.add(number)
 
     def replace(self, number: int, text: str, removed: list[Removed]) -> None:
         """Replace a text by what remains of it."""
+        self._change(number, text, removed)
+        self._replaced.add(number)
+
+    def _change(self, number: int, text: str, removed: list[Removed]) -> None:
         self.texts[number] = text
         self.changed.add(number)
         self.removed.setdefault(number, []).extend(removed)
-        self._groups = None
 
 
-@dataclass
 class _Group:
-    """Texts with one layout: the numbers of the documents, and which are kept, shape (texts,)."""
+    """Texts with one layout.
 
-    layout: Layout
-    numbers: list[int]
-    kept: Mask
+    Args:
+        layout: the texts as they were laid out.
+        numbers: the numbers of the documents.
+
+    Attributes:
+        kept: which of the texts are kept, shape (texts,).
+        remain: which lines of the kept texts were not removed, shape (lines,).
+    """
+
+    def __init__(self, layout: Layout, numbers: list[int]) -> None:
+        self.layout, self.numbers = layout, numbers
+        self.kept: Mask = np.ones(len(numbers), bool)
+        self.remain: Mask = np.ones(len(layout.lines), bool)
 
 
 RuleSet = Callable[[Documents], None]
@@ -113,13 +142,18 @@ def rule_sets(config: FilterConfig) -> list[RuleSet]:
         pattern = _bad_words(words, versions_of([words])) if words else None
         sets.append(partial(_c4, config=config.c4, bad_words=pattern))
     if config.fineweb:
-        sets.append(partial(_drop, rules=partial(fineweb, config=config.fineweb)))
+        sets.append(partial(_fineweb, config=config.fineweb))
     return sets
 
 
 def _drop(documents: Documents, rules: Callable[[Layout], Iterator[tuple[str, Mask]]]) -> None:
     for group in documents.groups():
         documents.drop(group, rules(group.layout))
+
+
+def _fineweb(documents: Documents, config: FineWebConfig) -> None:
+    for group in documents.line_groups():
+        documents.drop(group, fineweb(group.layout, group.remain, config))
 
 
 def _refinedweb(documents: Documents, config: RefinedWebLinesConfig) -> None:

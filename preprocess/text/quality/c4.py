@@ -31,10 +31,8 @@ from preprocess.text.quality.gopher_quality import ends_with_ellipsis
 from preprocess.text.quality.layout import Layout, Mask
 from preprocess.text.quality.removed_lines import Removed
 
-POLICIES = (
-    *("terms of use", "privacy policy", "cookie policy"),
-    *("uses cookies", "use of cookies", "use cookies"),
-)
+POLICIES = ("terms of use", "privacy policy")
+COOKIES = ("cookie policy", "uses cookies", "use of cookies", "use cookies")
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 _LAST_ASCII = 0x7F
 
@@ -60,9 +58,11 @@ def c4_lines(layout: Layout, config: C4Config) -> Iterator[tuple[str, Mask]]:
     if config.min_words is not None:
         yield "c4_short_line", layout.line_word_counts < config.min_words
     if config.javascript:
-        yield "c4_javascript", _contains(layout, ("javascript",))
+        yield "c4_javascript", layout.lines_with(["javascript"])
     if config.policy:
-        yield "c4_policy", _contains(layout, POLICIES)
+        # Most texts do not mention cookies, and each phrase is searched on its own.
+        cookies = COOKIES if layout.lines_with(["cookie"]).any() else ()
+        yield "c4_policy", layout.lines_with([*POLICIES, *cookies])
 
 
 def c4_documents(
@@ -78,10 +78,11 @@ def c4_documents(
     """
     lines = layout.lines
     if config.lorem_ipsum:
-        found = _contains(layout, ("lorem ipsum",)) & remain
+        found = layout.lines_with(["lorem ipsum"]) & remain
         yield "c4_lorem_ipsum", lines.counts(found) > 0
     if config.curly_brackets:
-        found = _contains(layout, ("{", "}")) & remain
+        brackets = np.flatnonzero((layout.codes == ord("{")) | (layout.codes == ord("}")))
+        found = layout.lines_at(brackets) & remain
         yield "c4_curly_bracket", lines.counts(found) > 0
     if config.min_sentences is not None:
         sentences = lines.sums(_sentences(layout) * remain)
@@ -112,22 +113,7 @@ def bad_words_pattern(words: Sequence[str]) -> re.Pattern[str]:
 
 
 def _has_long_word(layout: Layout, most: int) -> Mask:
-    long = np.zeros(len(layout.lines), bool)
-    words = layout.words
-    places = words.starts[words.lengths > most]
-    long[np.searchsorted(layout.lines.starts, places, "right") - 1] = True
-    return long
-
-
-def _contains(layout: Layout, phrases: Sequence[str]) -> Mask:
-    """Return which lines have one of the phrases, in any case, shape (lines,)."""
-    found = np.zeros(len(layout.lines), bool)
-    for text, content in enumerate(layout.lowered):
-        if any(phrase in content for phrase in phrases):
-            for index in range(layout.lines.bounds[text], layout.lines.bounds[text + 1]):
-                line = layout.line(index).lower()
-                found[index] = any(phrase in line for phrase in phrases)
-    return found
+    return layout.lines_at(layout.words.starts[layout.words.lengths > most])
 
 
 def _sentences(layout: Layout) -> npt.NDArray[np.int64]:

@@ -3,6 +3,8 @@
 import unicodedata
 from functools import cache
 
+import numpy as np
+
 from preprocess.text.characters import CharacterTable
 from preprocess.text.scripts import script_ranges
 
@@ -47,19 +49,24 @@ def letters_of(scripts: tuple[str, ...]) -> frozenset[int]:
 @cache
 def kind_table() -> CharacterTable:
     """Return the table of the kinds, which are sums of the bits of this module."""
-    unspaced, unpunctuated = letters_of(UNSPACED_SCRIPTS), letters_of(UNPUNCTUATED_SCRIPTS)
+    points = range(_HIGH_PLANES)
+    categories = [*map(unicodedata.category, map(chr, points))]
+    of_category = {name: _kind_of_category(name) for name in set(categories)}
+    kinds = np.fromiter(map(of_category.__getitem__, categories), np.uint8, len(points))
+    for scripts, kind in ((UNSPACED_SCRIPTS, UNSPACED), (UNPUNCTUATED_SCRIPTS, UNPUNCTUATED)):
+        letters = np.fromiter(letters_of(scripts), np.intp)
+        letters = letters[letters < len(points)]
+        kinds[letters[(kinds[letters] & LETTER) != 0]] |= kind
+    for characters, kind in ((TERMINALS, TERMINAL), (QUOTES, QUOTE)):
+        kinds[[*map(ord, characters)]] |= kind
+    kinds[[point for point in points if chr(point).isspace()]] = SPACE
+    begins = np.flatnonzero(np.diff(kinds, prepend=kinds[0] + 1))
+    lasts = np.append(begins[1:], len(points)) - 1
+    return CharacterTable(zip(begins.tolist(), lasts.tolist(), kinds[begins].tolist(), strict=True))
 
-    def kind(point: int) -> int:
-        character = chr(point)
-        if character.isspace():
-            return SPACE
-        category = unicodedata.category(character)
-        found = ALPHANUMERIC if category[0] in "LMN" else 0
-        if category[0] == "L":
-            found |= LETTER | (UNSPACED if point in unspaced else 0)
-            found |= UNPUNCTUATED if point in unpunctuated else 0
-            found |= UPPER if category in ("Lu", "Lt") else 0
-        found |= TERMINAL if character in TERMINALS else 0
-        return found | (QUOTE if character in QUOTES else 0)
 
-    return CharacterTable((point, point, kind(point)) for point in range(_HIGH_PLANES))
+def _kind_of_category(name: str) -> int:
+    """Return the kind of the characters of a category, such as "Lu"."""
+    kind = ALPHANUMERIC if name[0] in "LMN" else 0
+    kind |= LETTER if name[0] == "L" else 0
+    return kind | (UPPER if name in ("Lu", "Lt") else 0)

@@ -38,7 +38,8 @@ def gopher_quality(layout: Layout, config: GopherQualityConfig) -> Iterator[tupl
         yield "gopher_too_few_words", proper < config.min_words
     if config.max_words is not None:
         yield "gopher_too_many_words", proper > config.max_words
-    mean = ratios(layout.count(ALPHANUMERIC), proper)
+    characters = layout.lines.sums(layout.count_in(ALPHANUMERIC, layout.lines))
+    mean = ratios(characters, proper)
     odd = np.zeros(len(mean), bool)
     if config.min_mean_word_length is not None:
         odd |= mean < config.min_mean_word_length
@@ -47,11 +48,9 @@ def gopher_quality(layout: Layout, config: GopherQualityConfig) -> Iterator[tupl
     yield "gopher_mean_word_length", odd & ~layout.is_unspaced
     if config.max_symbols_per_word is not None:
         most = config.max_symbols_per_word * words.numbers
-        texts = layout.text_list
-        hashes = np.array([text.count("#") for text in texts])
+        hashes = layout.numbers_at(np.flatnonzero(layout.codes == ord("#")))
         yield "gopher_hash_signs", hashes > most
-        ellipses = np.array([text.count("...") + text.count(_ELLIPSIS) for text in texts])
-        yield "gopher_ellipses", ellipses > most
+        yield "gopher_ellipses", _ellipses(layout) > most
     if config.max_bullet_lines is not None:
         bullets = np.isin(layout.codes[layout.lines.starts], [*map(ord, BULLETS)])
         yield "gopher_bullet_lines", layout.lines.shares(bullets) > config.max_bullet_lines
@@ -62,8 +61,20 @@ def gopher_quality(layout: Layout, config: GopherQualityConfig) -> Iterator[tupl
         alphabetic = words.shares((layout.word_kinds & LETTER) != 0)
         yield "gopher_alphabetic_words", alphabetic < config.min_alphabetic_words
     if config.min_stop_words is not None:
-        few = _different(layout, config.stop_words) < config.min_stop_words
-        yield "gopher_stop_words", few & ~layout.is_unspaced
+        few = ~layout.is_unspaced
+        if few.any():
+            few &= _different(layout, config.stop_words) < config.min_stop_words
+        yield "gopher_stop_words", few
+
+
+def _ellipses(layout: Layout) -> npt.NDArray[np.int64]:
+    """Return the number of "..." and U+2026 in each text, shape (texts,)."""
+    found = layout.numbers_at(np.flatnonzero(layout.codes == ord(_ELLIPSIS)))
+    dots = np.flatnonzero(layout.codes == ord("."))
+    begins = np.flatnonzero(np.diff(dots, prepend=-2) > 1)
+    number = np.diff(begins, append=len(dots)) // 3  # of "..." in each run of dots
+    runs = np.repeat(dots[begins], number)
+    return found + layout.numbers_at(runs)
 
 
 def ends_with_ellipsis(layout: Layout) -> Mask:

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.text.quality.config import GopherRepetitionConfig
-from preprocess.text.quality.hashing import Hashes, by_text, equal_pairs, ngram_hashes, scrambled
 from preprocess.text.quality.layout import Layout, Mask, Spans, ratios
+from preprocess.text.quality.ngrams import Numbers, RepeatedNgrams, repeated_ngrams
 
 TOP_SIZES = (2, 3, 4)
 DUPLICATE_SIZES = (5, 6, 7, 8, 9, 10)
@@ -36,16 +36,13 @@ def gopher_repetition(layout: Layout, config: GopherRepetitionConfig) -> Iterato
     )
     for name, spans, most, most_characters in pieces:
         hashes = layout.line_hashes if name == "line" else layout.paragraph_hashes
-        repeated = layout.repeated_lines if name == "line" else spans.repeats(hashes)
+        repeated = spans.repeats(hashes)
         if most is not None:
             yield f"gopher_duplicate_{name}s", spans.shares(repeated) > most
         if most_characters is not None:
             share = repeated_characters(spans, repeated)
             yield f"gopher_duplicate_{name}_characters", share > most_characters
-    if config.max_top_ngrams is not None:
-        yield from _top_ngrams(layout, config.max_top_ngrams)
-    if config.max_duplicate_ngrams is not None:
-        yield from _duplicate_ngrams(layout, config.max_duplicate_ngrams)
+    yield from _ngrams(layout, config)
 
 
 def repeated_characters(spans: Spans, repeated: Mask) -> npt.NDArray[np.float64]:
@@ -53,72 +50,56 @@ def repeated_characters(spans: Spans, repeated: Mask) -> npt.NDArray[np.float64]
     return ratios(spans.sums(spans.lengths * repeated), spans.sums(spans.lengths))
 
 
-def _top_ngrams(layout: Layout, limits: tuple[float, ...]) -> Iterator[tuple[str, Mask]]:
-    """Of equally frequent n-grams, the longest in characters counts."""
+def _ngrams(layout: Layout, config: GopherRepetitionConfig) -> Iterator[tuple[str, Mask]]:
+    """Yield the reasons and masks of the rules for n-grams; none for sizes that no text repeats."""
+    top = dict(zip(TOP_SIZES, config.max_top_ngrams or (), strict=False))
+    duplicate = dict(zip(DUPLICATE_SIZES, config.max_duplicate_ngrams or (), strict=False))
+    sizes = [*top, *duplicate]
     words = layout.words
-    totals = words.sums(words.lengths)
-    grams = ngram_hashes(layout.word_hashes, TOP_SIZES)
-    for (size, hashes), limit in zip(grams, limits, strict=True):
-        later, earlier = equal_pairs(_own_ngrams(hashes, words.texts, size))
-        # Copies of one n-gram are a chain of pairs.
-        begins = np.flatnonzero(np.append(True, later[:-1] != earlier[1:])) if len(later) else later
-        copies = np.diff(np.append(begins, len(later))) + 1
-        places = earlier[begins]
-        texts, lengths = words.texts[places], np.zeros(len(begins), np.intp)
-        for at in range(size):
-            lengths += words.lengths[places + at]
-        order = np.lexsort((lengths, copies, texts))
-        last = order[np.append(np.diff(texts[order]) > 0, True)] if len(order) else order
-        above = np.zeros(len(totals), bool)
-        above[texts[last]] = copies[last] * lengths[last] > limit * totals[texts[last]]
-        yield f"gopher_top_{size}_gram", above
+    sums = np.zeros(len(words) + 1, np.int64)  # characters of the words before each word
+    np.cumsum(words.lengths, out=sums[1:])
+    for grams in repeated_ngrams(layout.word_hashes, words, max(sizes, default=0)):
+        if (limit := top.get(grams.size)) is not None:
+            yield f"gopher_top_{grams.size}_gram", _top_above(grams, words, sums, limit)
+        if (limit := duplicate.get(grams.size)) is not None:
+            above = _duplicates_above(grams, words, sums, limit)
+            yield f"gopher_duplicate_{grams.size}_grams", above
 
 
-def _duplicate_ngrams(layout: Layout, limits: tuple[float, ...]) -> Iterator[tuple[str, Mask]]:
-    words = layout.words
-    totals = words.sums(words.lengths)
-    hashes, lengths, bounds = layout.word_hashes, words.lengths, words.bounds
-    _, share = next(_repeated_characters(hashes, lengths, bounds, DUPLICATE_SIZES[:1]))
-    # The words of a repeated longer n-gram are all in repeated 5-grams.
-    suspects = np.flatnonzero(share > min(limits) * totals)
-    chosen = np.isin(words.texts, suspects)
-    bounds = np.concatenate([[0], np.cumsum(words.numbers[suspects])])
-    shares = _repeated_characters(hashes[chosen], lengths[chosen], bounds, DUPLICATE_SIZES)
-    for (size, found), limit in zip(shares, limits, strict=True):
-        above = np.zeros(len(totals), bool)
-        above[suspects] = found > limit * totals[suspects]
-        yield f"gopher_duplicate_{size}_grams", above
+def _top_above(grams: RepeatedNgrams, words: Spans, sums: Numbers, limit: float) -> Mask:
+    """Return in which texts the most frequent n-gram has a share of characters above the limit.
 
-
-def _repeated_characters(
-    hashes: Hashes,
-    lengths: npt.NDArray[np.intp],
-    bounds: npt.NDArray[np.intp],
-    sizes: tuple[int, ...],
-) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """Yield each n, and the characters of each text in n-grams that occur earlier in it too.
+    Of equally frequent n-grams, the longest in characters counts.
 
     Args:
-        hashes: hash of each word, shape (words,).
-        lengths: characters of each word, shape (words,).
-        bounds: index of the first word of each text, and the number of words, shape (texts + 1,).
-        sizes: the sizes n, in rising order.
+        grams: the repeated n-grams.
+        words: the words.
+        sums: characters of the words before each word, and of all words, shape (words + 1,).
+        limit: the share.
     """
-    words = Spans(np.arange(len(hashes)), np.arange(1, len(hashes) + 1), bounds)
-    for size, grams in ngram_hashes(hashes, sizes):
-        repeated, _ = equal_pairs(_own_ngrams(grams, words.texts, size))
-        covered = np.zeros(len(hashes) + 1, np.int32)
-        np.add.at(covered, repeated, 1)
-        np.add.at(covered, repeated + size, -1)
-        yield size, words.sums(lengths * (np.cumsum(covered[:-1]) > 0))
+    most = limit * np.diff(sums[words.bounds])  # (texts,)
+    above = np.zeros(len(most), bool)
+    places, copies = grams.different()
+    texts, lengths = words.texts[places], sums[places + grams.size] - sums[places]
+    over = copies * lengths > most[texts]
+    # Only in texts with such an n-gram, it matters which one is the most frequent.
+    above[texts[over]] = True
+    chosen = np.flatnonzero(above[texts])
+    order = chosen[np.lexsort((lengths[chosen], copies[chosen], texts[chosen]))]
+    last = order[np.diff(texts[order], append=len(most)) > 0]
+    above[texts[last]] = over[last]
+    return above
 
 
-def _own_ngrams(hashes: Hashes, texts: npt.NDArray[np.intp], size: int) -> Hashes:
-    """Return hashes of n-grams that are equal only in one text, shape (n-grams,).
+def _duplicates_above(grams: RepeatedNgrams, words: Spans, sums: Numbers, limit: float) -> Mask:
+    """Return in which texts the n-grams that occur earlier too have a share of characters above the limit.
 
-    N-grams that reach into the next text have hashes of their own.
+    The arguments are those of `_top_above`.
     """
-    grams = by_text(hashes, texts[: len(hashes)])
-    outside = np.flatnonzero(texts[: len(hashes)] != texts[size - 1 : size - 1 + len(hashes)])
-    grams[outside] = scrambled(outside.astype(np.uint64))
-    return grams
+    begins = np.sort(grams.later)
+    # A word in several n-grams counts once.
+    ends = np.minimum(begins + grams.size, np.append(begins[1:], len(words)))
+    lengths = np.append(0, np.cumsum(sums[ends] - sums[begins]))
+    at = lengths[np.searchsorted(begins, words.bounds)]
+    above: Mask = np.diff(at) > limit * np.diff(sums[words.bounds])
+    return above

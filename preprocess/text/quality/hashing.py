@@ -36,6 +36,14 @@ def _powers(base: int) -> Hashes:
     return np.multiply.accumulate(powers)
 
 
+def text_keys(number: int) -> Hashes:
+    """Return a number for each of some texts, to be part of the hashes of its pieces, shape (texts,).
+
+    The hashes of single characters are `scrambled` small numbers, so large ones are used here.
+    """
+    return scrambled(~np.arange(number, dtype=np.uint64))
+
+
 def by_text(hashes: Hashes, texts: npt.NDArray[np.intp]) -> Hashes:
     """Return hashes that are equal only for equal pieces of the same text, shape (pieces,).
 
@@ -43,8 +51,7 @@ def by_text(hashes: Hashes, texts: npt.NDArray[np.intp]) -> Hashes:
         hashes: hash of each piece, shape (pieces,).
         texts: index of the text of each piece, in rising order, shape (pieces,).
     """
-    keys = scrambled(np.arange(texts[-1] + 1 if len(texts) else 0, dtype=np.uint64))
-    return hashes ^ keys[texts]
+    return hashes ^ text_keys(int(texts[-1]) + 1 if len(texts) else 0)[texts]
 
 
 def equal_pairs(hashes: Hashes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -76,8 +83,7 @@ class PieceHashes:
         self._sums[0] = 0
         powers = _powers(_PRIME)
         for begin in range(0, len(codes), _BLOCK):
-            block = codes[begin : begin + _BLOCK].astype(np.uint64)
-            block += np.uint64(1)
+            block = (codes[begin : begin + _BLOCK] + 1).astype(np.uint64)
             block *= powers[: len(block)]
             if begin:
                 block *= np.uint64(pow(_PRIME, begin, _WRAP + 1))
@@ -89,10 +95,16 @@ class PieceHashes:
         """Return the hash of each piece [start, end), shape (pieces,)."""
         inverse = pow(_PRIME, -1, _WRAP + 1)
         hashes = self._sums[ends] - self._sums[starts]
-        hashes *= _powers(inverse)[starts % _BLOCK]
+        hashes *= _powers(inverse)[starts & (_BLOCK - 1)]
         if len(starts) and starts[-1] >= _BLOCK:
             hashes *= _powers(pow(inverse, _BLOCK, _WRAP + 1))[starts // _BLOCK]
         return scrambled(hashes)
+
+
+@cache
+def ngram_factor(place: int) -> np.uint64:
+    """Return the factor of the hash of the word at a place, from 0 on, in the hash of an n-gram."""
+    return np.uint64(pow(_FACTOR, place, _WRAP + 1))
 
 
 def ngram_hashes(words: Hashes, sizes: Sequence[int]) -> Iterator[tuple[int, Hashes]]:
@@ -102,11 +114,10 @@ def ngram_hashes(words: Hashes, sizes: Sequence[int]) -> Iterator[tuple[int, Has
         words: hash of each word, shape (words,).
         sizes: the sizes, in rising order.
     """
-    sums, factor = words.copy(), 1
+    sums = words.copy()
     for size in range(1, max(sizes, default=0) + 1):
         if size > 1:
-            factor = factor * _FACTOR & _WRAP
             sums = sums[: max(len(words) - size + 1, 0)]
-            sums += words[size - 1 : size - 1 + len(sums)] * np.uint64(factor)
+            sums += words[size - 1 : size - 1 + len(sums)] * ngram_factor(size - 1)
         if size in sizes:
             yield size, sums.copy()

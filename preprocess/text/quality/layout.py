@@ -23,10 +23,14 @@ from preprocess.text.quality.character_kinds import (
 )
 from preprocess.text.quality.hashing import Hashes, PieceHashes, by_text, equal_pairs
 
+LAYOUT_CHARACTERS = 1 << 18
+"""Texts share a layout until they have this many characters. Larger arrays do not fit into the
+processor's cache; smaller ones need more Python calls per character."""
+
 Positions = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
-_LINE_FEED = 0x0A
+_LINE_FEED, _LAST_ASCII, _KELVIN = 0x0A, 0x7F, 0x212A
 
 
 class Spans:
@@ -76,6 +80,12 @@ class Spans:
     def shares(self, chosen: Mask) -> npt.NDArray[np.float64]:
         """Return the share of chosen pieces of each text; 0 without pieces. Shape (texts,)."""
         return ratios(self.counts(chosen), self.numbers)
+
+    def chosen(self, chosen: Mask) -> "Spans":
+        """Return some of the pieces."""
+        spans = Spans(self.starts[chosen], self.ends[chosen], np.empty(0, np.intp))
+        spans.bounds = np.append(0, np.cumsum(chosen))[self.bounds]
+        return spans
 
     def repeats(self, hashes: Hashes) -> Mask:
         """Return which pieces equal an earlier piece of the same text, shape (pieces,)."""
@@ -129,17 +139,20 @@ class Layout:
         start = unspaced.copy()
         start[1:] |= unspaced[:-1] & ((self.kinds[1:] & LETTER) != 0)
         start[self._spaced.starts] = True
-        starts = np.flatnonzero(start)
-        following = np.append(starts[1:], len(self.kinds))
-        ends = self._spaced.ends[np.searchsorted(self._spaced.ends, starts, "right")]
-        return Spans(starts, np.minimum(following, ends), self.text_starts)
+        # A word ends where white space follows it, or the next word.
+        end = (start[1:] | self._spaces[1:]) & ~self._spaces[:-1]
+        return Spans(np.flatnonzero(start), np.flatnonzero(end) + 1, self.text_starts)
 
     @cached_property
     def word_kinds(self) -> npt.NDArray[np.uint8]:
-        """The kinds of the characters of each word, joined by "or", shape (words,)."""
-        if not len(self.words):
-            return np.zeros(0, np.uint8)
-        kinds: npt.NDArray[np.uint8] = np.bitwise_or.reduceat(self.kinds, self.words.starts)
+        """`LETTER`, if a word has one, and `ALPHANUMERIC`, if it has such a character, shape (words,)."""
+        kinds = self.kinds[self.words.starts]
+        # A letter is alphanumeric, so the other characters of these words need not be looked at.
+        others = np.flatnonzero((kinds & LETTER) == 0)
+        if len(others):
+            pieces = np.column_stack([self.words.starts[others], self.words.ends[others]])
+            kinds[others] = np.bitwise_or.reduceat(self.kinds, pieces.ravel())[::2]
+        kinds &= LETTER | ALPHANUMERIC
         return kinds
 
     @cached_property
@@ -152,6 +165,11 @@ class Layout:
         return self._pieces.of(self.words.starts, self.words.ends)
 
     @cached_property
+    def _feeds(self) -> Positions:
+        """Position of each line feed."""
+        return np.flatnonzero(self.codes == _LINE_FEED)
+
+    @cached_property
     def lines(self) -> Spans:
         """The lines without white space at both ends; blank lines are left out."""
         first, last = self._line_words
@@ -161,8 +179,7 @@ class Layout:
     @cached_property
     def _line_words(self) -> tuple[Positions, Positions]:
         """Index in `_spaced` of the first and the last run of each line that has any."""
-        feeds = np.flatnonzero(self.codes == _LINE_FEED)
-        after = np.searchsorted(self._spaced.starts, feeds)
+        after = np.searchsorted(self._spaced.starts, self._feeds)
         first = np.concatenate([[0], after[:-1]]).astype(np.intp)
         chosen = after > first
         return first[chosen], after[chosen] - 1
@@ -171,9 +188,7 @@ class Layout:
     def paragraphs(self) -> Spans:
         """The runs of lines without a blank line between them."""
         lines = self.lines
-        feeds = np.zeros(len(self.codes) + 1, np.int32)
-        np.cumsum(self.codes == _LINE_FEED, out=feeds[1:])
-        number = feeds[lines.starts]
+        number = np.searchsorted(self._feeds, lines.starts)
         begins = np.ones(len(lines), bool)
         begins[1:] = (np.diff(number) > 1) | (np.diff(lines.texts) > 0)
         last = np.append(begins[1:], True) if len(lines) else begins
@@ -190,36 +205,68 @@ class Layout:
         return self._pieces.of(self.paragraphs.starts, self.paragraphs.ends)
 
     @cached_property
-    def repeated_lines(self) -> Mask:
-        """Which lines repeat an earlier line of their text, shape (lines,)."""
-        return self.lines.repeats(self.line_hashes)
-
-    @cached_property
     def line_word_counts(self) -> Positions:
         """Words of each line, shape (lines,)."""
         starts = self.words.starts
         return np.searchsorted(starts, self.lines.ends) - np.searchsorted(starts, self.lines.starts)
 
     @cached_property
-    def lowered(self) -> list[str]:
-        """The texts in lower case."""
-        return [*map(str.lower, self.text_list)]
+    def _lowered(self) -> bytes:
+        """The texts in lower case, a byte a character: 0 if that is not ASCII."""
+        codes = self.codes.astype(np.uint8)
+        if self.codes.itemsize > 1:
+            codes[self.codes > _LAST_ASCII] = 0
+            # The lower case of the Kelvin sign is "k". Of "\u0130" it is "i" with a combining mark.
+            codes[self.codes == _KELVIN] = ord("k")
+        return codes.tobytes().lower()
 
-    def count(self, kind: int) -> npt.NDArray[np.int64]:
-        """Return the characters of each text that have a kind, shape (texts,)."""
-        marked = ((self.kinds & kind) != 0).view(np.uint8)
-        # The line feed at the end of each text is never marked, so that no text is empty here.
-        return np.add.reduceat(marked, self.text_starts[:-1], dtype=np.int64)
+    def lines_with(self, phrases: Sequence[str]) -> Mask:
+        """Return which lines have one of the phrases in any case, shape (lines,).
+
+        Args:
+            phrases: ASCII text in lower case, without white space at the ends and without a last "i".
+        """
+        places = []
+        for phrase in map(str.encode, phrases):
+            place = self._lowered.find(phrase)
+            while place >= 0:
+                places.append(place)
+                place = self._lowered.find(phrase, place + 1)
+        return self.lines_at(np.array(places, np.intp))
+
+    def lines_at(self, places: Positions) -> Mask:
+        """Return which lines have one of the positions, none of which is white space, shape (lines,)."""
+        found = np.zeros(len(self.lines), bool)
+        found[np.searchsorted(self.lines.starts, places, "right") - 1] = True
+        return found
+
+    def numbers_at(self, places: Positions) -> npt.NDArray[np.int64]:
+        """Return how many of the positions, in rising order, each text has, shape (texts,)."""
+        return np.diff(np.searchsorted(places, self.text_starts))
 
     @cached_property
     def is_unspaced(self) -> Mask:
         """Which texts have most of their letters in scripts without spaces, shape (texts,)."""
-        return 2 * self.count(UNSPACED) > self.count(LETTER)
+        return self.has_mostly(UNSPACED, self.lines)
 
     @cached_property
     def is_unpunctuated(self) -> Mask:
         """Which texts have most of their letters in scripts without a full stop, shape (texts,)."""
-        return 2 * self.count(UNPUNCTUATED) > self.count(LETTER)
+        return self.has_mostly(UNPUNCTUATED, self.lines)
+
+    def has_mostly(self, kind: int, lines: Spans) -> Mask:
+        """Return which texts have most of the letters in their lines of a kind, shape (texts,)."""
+        if not (self.kinds & kind).any():
+            return np.zeros(len(self.text_list), bool)
+        return 2 * lines.sums(self.count_in(kind, lines)) > lines.sums(self.count_in(LETTER, lines))
+
+    def count_in(self, kind: int, lines: Spans) -> npt.NDArray[np.int64]:
+        """Return the characters of each line that have a kind, shape (lines,)."""
+        if not len(lines):
+            return np.zeros(0, np.int64)
+        edges = np.column_stack([lines.starts, lines.ends]).ravel()
+        marked = ((self.kinds & kind) != 0).view(np.uint8)
+        return np.add.reduceat(marked, edges, dtype=np.int32)[::2].astype(np.int64)
 
     @cached_property
     def alphanumeric_words(self) -> Mask:
@@ -231,18 +278,29 @@ class Layout:
         """Return the line with this index."""
         text = int(self.lines.texts[index])
         offset = int(self.text_starts[text])
-        return self.text_list[text][
-            self.lines.starts[index] - offset : self.lines.ends[index] - offset
-        ]
+        start, end = int(self.lines.starts[index]), int(self.lines.ends[index])
+        return self.text_list[text][start - offset : end - offset]
+
+    def lines_of(self, text: int, chosen: Positions) -> Iterator[str]:
+        """Yield the lines of a text that have these indexes."""
+        content, offset = self.text_list[text], self.text_starts[text]
+        starts = (self.lines.starts[chosen] - offset).tolist()
+        ends = (self.lines.ends[chosen] - offset).tolist()
+        return (content[start:end] for start, end in zip(starts, ends, strict=True))
 
 
 def layouts_of(
     texts: Sequence[str], punctuation: bool = True
 ) -> Iterator[tuple[list[int], Layout]]:
-    """Yield the indexes of the ASCII texts with their layout, then those of all other texts."""
+    """Yield indexes of some ASCII texts with their layout, until none is left, then of other texts."""
     for group in by_width(texts):
-        if group:
-            yield group, Layout([texts[number] for number in group], punctuation)
+        begin = characters = 0
+        for end, number in enumerate(group, 1):
+            characters += len(texts[number])
+            if characters >= LAYOUT_CHARACTERS or end == len(group):
+                chosen = group[begin:end]
+                yield chosen, Layout([texts[index] for index in chosen], punctuation)
+                begin, characters = end, 0
 
 
 def ratios(

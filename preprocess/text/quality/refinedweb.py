@@ -35,9 +35,9 @@ def refinedweb_lines(layout: Layout, config: RefinedWebLinesConfig) -> Iterator[
     In text without spaces between words, a line of one word is kept.
     """
     lines = layout.lines
-    letters = _per_line(layout, LETTER)
+    letters = layout.count_in(LETTER, lines)
     if config.max_uppercase is not None:
-        share = ratios(_per_line(layout, UPPER), letters)
+        share = ratios(layout.count_in(UPPER, lines), letters)
         yield "refinedweb_uppercase", share > config.max_uppercase
     if config.numbers:
         yield "refinedweb_numbers", letters == 0
@@ -55,13 +55,6 @@ def lost_words(layout: Layout, remain: Mask) -> npt.NDArray[np.float64]:
     """Return the share of words in removed lines of each text, shape (texts,)."""
     counts = layout.line_word_counts
     return ratios(layout.lines.sums(counts * ~remain), layout.lines.sums(counts))
-
-
-def _per_line(layout: Layout, kind: int) -> npt.NDArray[np.int64]:
-    """Return the characters of each line that have a kind, shape (lines,)."""
-    sums = np.zeros(len(layout.kinds) + 1, np.int64)
-    np.cumsum((layout.kinds & kind) != 0, out=sums[1:])
-    return sums[layout.lines.ends] - sums[layout.lines.starts]
 
 
 def _match(layout: Layout, chosen: Positions, matches: Callable[[str], object]) -> Mask:

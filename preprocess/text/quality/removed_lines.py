@@ -52,7 +52,7 @@ class LineRemoval:
         for text in np.unique(lines.texts[~self.remain]).tolist():
             begin, end = lines.bounds[text], lines.bounds[text + 1]
             kept = np.flatnonzero(self.remain[begin:end]) + begin
-            texts[text] = "\n".join(map(self._layout.line, kept.tolist()))
+            texts[text] = "\n".join(self._layout.lines_of(text, kept))
         return texts
 
     def removed(self) -> dict[int, list[Removed]]:

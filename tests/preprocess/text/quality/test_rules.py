@@ -2,9 +2,11 @@
 
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from pydantic import ValidationError
 
 from preprocess.quality.rule_sets import Documents, rule_sets
 from preprocess.text.config import FilterConfig
+from preprocess.text.quality import layout as layout_module
 from preprocess.text.quality.config import (
     C4Config,
     FineWebConfig,
@@ -22,7 +25,7 @@ from preprocess.text.quality.config import (
 from preprocess.text.quality.fineweb import fineweb
 from preprocess.text.quality.gopher_quality import gopher_quality
 from preprocess.text.quality.gopher_repetition import gopher_repetition
-from preprocess.text.quality.layout import layouts_of
+from preprocess.text.quality.layout import Layout, Mask, layouts_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 import plain_rules as plain
@@ -65,6 +68,10 @@ def dropped(rules: Any, config: Any, originals: list[str]) -> list[set[str]]:
     return found
 
 
+def fineweb_of_all_lines(layout: Layout, config: FineWebConfig) -> Iterator[tuple[str, Mask]]:
+    return fineweb(layout, np.ones(len(layout.lines), bool), config)
+
+
 def screened(text: str, **filters: Any) -> Documents:
     documents = Documents([text], [None])
     for apply in rule_sets(FilterConfig(**filters)):
@@ -81,7 +88,7 @@ def test_gopher_and_fineweb_agree_with_plain_versions(originals: list[str]) -> N
     assert dropped(gopher_repetition, GopherRepetitionConfig(), originals) == [
         plain.gopher_repetition(text) for text in originals
     ]
-    assert dropped(fineweb, FineWebConfig(), originals) == [
+    assert dropped(fineweb_of_all_lines, FineWebConfig(), originals) == [
         plain.fineweb(text) for text in originals
     ]
 
@@ -96,6 +103,37 @@ def test_c4_agrees_with_a_plain_version(text: str) -> None:
         assert plain.lines_of(documents.texts[0]) == rest.split("\n")
         counted = {one.reason: one.lines for one in documents.removed.get(0, []) if one.lines}
         assert counted == removed
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(texts.filter(str.strip), min_size=1, max_size=6),
+    st.sampled_from([1, 40, layout_module.LAYOUT_CHARACTERS]),
+)
+def test_sets_after_one_that_removes_lines_see_the_shorter_texts(
+    originals: list[str], size: int
+) -> None:
+    documents = Documents(originals.copy(), [None] * len(originals))
+    config = FilterConfig(gopher_quality={"min_words": 9}, refinedweb_lines={"max_removed_words": None}, c4={"min_sentences": 1}, fineweb={})  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout_module, "LAYOUT_CHARACTERS", size)
+        for apply in rule_sets(config):
+            apply(documents)
+    for number, original in enumerate(originals):
+        # Each set alone, on the text that the former sets left.
+        text, reason = original, None
+        for name in ("gopher_quality", "refinedweb_lines", "c4", "fineweb"):
+            if reason is None and text.strip():
+                alone = screened(text, **{name: getattr(config, name)})
+                text, reason = alone.texts[0], alone.reasons[0]
+        assert (documents.texts[number], documents.reasons[number]) == (text, reason)
+
+
+def test_lines_of_one_letter_are_equal_only_in_one_text() -> None:
+    # The hash of a letter and the key of a text were equal numbers here once.
+    originals = [f"{chr(180 - number - 1)}\n{PROSE}" for number in range(120)]
+    config = GopherRepetitionConfig(max_duplicate_lines=0, max_top_ngrams=None)
+    assert not any(dropped(gopher_repetition, config, originals))
 
 
 def test_rules_agree_on_long_texts_with_repeats() -> None:
@@ -174,6 +212,40 @@ def test_c4_counts_removed_lines_and_characters_of_kept_documents_only() -> None
         "c4_policy": (1, 35),
     }
     assert screened(menu, c4={}).removed == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("This site USES Cookies for its readers.", "c4_policy"),
+        ("This site uses coo\u212aies for its readers.", "c4_policy"),
+        ("This site uses cook\u0130es for its readers.", None),
+        ("This site uses c\u0151okies for its readers.", None),
+        ("A cookie is a small cake of butter.", None),
+        ("Read our Privacy Policy \u2013 it is short.", "c4_policy"),
+        ("Please turn on JavaScript in this browser.", "c4_javascript"),
+    ],
+)
+def test_phrases_of_c4_are_found_in_any_case(line: str, reason: str | None) -> None:
+    documents = screened(f"{PROSE}\n{line}", c4={})
+    assert [one.reason for one in documents.removed.get(0, [])] == [reason] * bool(reason)
+    assert documents.texts == [PROSE if reason else f"{PROSE}\n{line}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "ellipses"),
+    [("...", 1), ("......", 2), ("..... ..", 1), ("....\n...…", 3), ("a.b", 0)],
+)
+def test_three_dots_are_one_ellipsis(text: str, ellipses: int) -> None:
+    rules = {"gopher_quality": dict.fromkeys(GopherQualityConfig.model_fields, None)}
+    del rules["gopher_quality"]["stop_words"]
+    for number in (ellipses, ellipses - 1):
+        # The limit is a number per word: all these texts have one or two words.
+        limit = max(number, 0) / len(text.split())
+        found = screened(
+            text, gopher_quality={**rules["gopher_quality"], "max_symbols_per_word": limit}
+        )
+        assert found.reasons == [None if number == ellipses else "gopher_ellipses"] or number < 0
 
 
 def test_bad_words_stand_alone_unless_their_script_has_no_spaces(tmp_path: Path) -> None:
