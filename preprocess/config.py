@@ -287,8 +287,8 @@ class PrepareConfig(Section):
     held_out_documents: int = Field(
         200_000,
         ge=1,
-        description="approximate maximum of documents in the valid split, and in the test split; a "
-        "document counts as 1,000 raw bytes, so it takes effect from 20 GB at a fraction of 0.01",
+        description="approximate maximum of documents in the valid split, and in the test split; the "
+        "documents of the corpus are estimated from a sample of 16 MB",
     )
     shard_tokens: int = Field(
         4_000_000,

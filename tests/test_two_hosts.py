@@ -179,7 +179,8 @@ def start_training(hosts: Hosts, tiny: Tiny, output: Path) -> list["subprocess.P
     shape = (*TRAINING, "train.devices=1", "train.num_nodes=2")
     port = free_port()
     meet = ("--nnodes=2", "--nproc-per-node=1", f"--master-addr={ADDRESSES['one']}")
-    torchrun = (sys.executable, "-m", "torch.distributed.run", *meet, f"--master-port={port}")
+    log = f"--log-dir={output / 'torchrun'}"
+    torchrun = (sys.executable, "-m", "torch.distributed.run", *meet, f"--master-port={port}", log)
     return [
         hosts.start(
             host,

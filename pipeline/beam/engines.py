@@ -6,6 +6,7 @@ Missing requirements (a package, Java, an address that answers) are reported bef
 import importlib
 import logging
 import os
+import shutil
 import signal
 import threading
 import uuid
@@ -259,7 +260,11 @@ def _pipeline(runner: str, **options: Any) -> beam.Pipeline:
     pipeline_options = PipelineOptions([], **options)
     unknown = options.keys() - PipelineOptions([]).get_all_options().keys()
     assert not unknown, f"Beam would drop {', '.join(sorted(unknown))}"
-    return beam.Pipeline(runner=engine, options=pipeline_options)
+    pipeline = beam.Pipeline(runner=engine, options=pipeline_options)
+    # Only transforms of other languages use this folder. Beam removes it when the job ends, so a killed
+    # process would leave it.
+    shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)
+    return pipeline
 
 
 def _workers(options: Any) -> dict[str, Any]:

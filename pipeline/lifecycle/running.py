@@ -11,6 +11,7 @@ from pipeline.config.former_keys import former_defaults
 from pipeline.config.load import dump_config
 from pipeline.config.schema import Config
 from pipeline.console import Console, clock
+from pipeline.lifecycle.killed_move import end_killed_move
 from pipeline.lifecycle.lease import Lease
 from pipeline.lifecycle.lock import LockedError, lock
 from pipeline.lifecycle.stage import (
@@ -52,6 +53,7 @@ from preprocess.files.manifest import (
 )
 from preprocess.reading.changed_inputs import forget_inputs, keep_checked
 from preprocess.work import folder as work_folder
+from preprocess.work.aside import move_aside
 
 KEPT_IN_PLACE = (NAME, CONFIG, STATS)
 """Files in a stage's folder that never belong to unfinished work, even of version 0.1."""
@@ -85,6 +87,7 @@ def run_stage(
     place = StageFolder(stage.folder(config))
     console.stage(stage.name, place.folder)
     write_metrics()
+    end_killed_move(place.folder, console)
     given = stage.settled(config)
     config = config_of_stage(stage, given)
     request = request_of(stage, config)
@@ -145,7 +148,7 @@ class _Run:
             if state.grows:
                 self._discard(state.discarded)
                 return
-            aside = StageFolder(storage.move_aside(place.folder))
+            aside = StageFolder(move_aside(place.folder))
         if state.manifest:
             storage.remove_tree(work_folder.work_root(aside.folder))
         storage.remove(aside.lock)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline.console import Console, clock
+from pipeline.lifecycle.killed_move import end_killed_move
 from pipeline.lifecycle.lock import LockedError, lock
 from pipeline.lifecycle.stage import StageError
 from pipeline.progress import write_metrics
@@ -16,6 +17,7 @@ from preprocess.files.errors import StorageError
 from preprocess.files.fingerprint import differing_keys, fingerprint
 from preprocess.files.manifest import NAME, DamagedManifest, Manifest, check_files, read_manifest
 from preprocess.work import folder as work_folder
+from preprocess.work.aside import move_aside
 
 _HASHES = re.compile(r'"([0-9a-f]{8})[0-9a-f]{24,56}" -> "([0-9a-f]{8})[0-9a-f]{24,56}"')
 
@@ -49,6 +51,7 @@ def make_task(
     out = storage.absolute(out)
     asked = dict(request)
     write_metrics()
+    end_killed_move(out, console)
     if done := _finished(out, asked, console, overwrite):
         return done
     _check_other_work(out, asked, console, overwrite)
@@ -155,7 +158,7 @@ def _check_other_work(out: str, asked: dict[str, Any], console: Console, overwri
 
 def _move_aside(out: str, console: Console) -> None:
     with lock(out, work_folder.lock_file(out), console):
-        aside = storage.move_aside(out)
+        aside = move_aside(out)
     storage.remove(work_folder.lock_file(aside))
     console.line(f"moved the old result to {one_line(aside)}")
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from pipeline.reports.corpus_page import corpus_page
 from pipeline.reports.corpus_summary import show_benchmarks, show_corpus
 from preprocess.config import PrepareConfig
 from preprocess.corpus.dedup import key_buckets, read_copies
+from preprocess.corpus.held_out import with_limited_shares
 from preprocess.corpus.job import Job, group_units
 from preprocess.corpus.known import KEYS, KnownCorpus, key_settings, open_known, text_filters
 from preprocess.corpus.last_pass import read_counts
@@ -45,10 +45,8 @@ from preprocess.reading.plan_file import write_plan
 from preprocess.reading.units import Unit, plan_units
 from preprocess.shards.format import SUMS
 from preprocess.text.config import SPLITS
-from preprocess.text.splits import capped_fraction
 from preprocess.tokenizers.load import cached_tokenizer
 from preprocess.work.done import read_group_records
-from preprocess.work.folder import held_out_record, is_begun, read_record, write_record
 
 PAGE = "corpus.html"
 """Page that describes the corpus."""
@@ -69,7 +67,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     units = plan_units(sources, files, config.prepare.unit_bytes)
     total = sum(r.end - r.start for unit in units for r in unit.ranges)
     console.line(f"{count(sum(map(len, files)))} files, {count(total)}B in {len(units)} units")
-    job = _job(config, place, console, total, len(units))
+    prepare = with_limited_shares(config.prepare, place.work, files)
+    job = _job(config, prepare, place, console, total, len(units))
     write_plan(place.work, units)
     steps = PrepareCorpus(job)
     run_job(config.runner, place.work, console, "prepare", total, len(units), steps)
@@ -92,14 +91,21 @@ def _check_tokenizer(config: Config, files: Sequence[FileInfo]) -> None:
         )
 
 
-def _job(config: Config, place: StageFolder, console: Console, total: int, units: int) -> Job:
+def _job(
+    config: Config,
+    prepare: PrepareConfig,
+    place: StageFolder,
+    console: Console,
+    total: int,
+    units: int,
+) -> Job:
     folder = stage_folder(config, "tokenizer", config.prepare.tokenizer)
     content = read_manifest(folder, "tokenizer").content
     vocabulary = cached_tokenizer(folder, content).vocabulary
     return Job(
         work=place.work,
         output=place.unpublished,
-        config=_capped(config.prepare, place.work, total),
+        config=prepare,
         tokenizer=folder,
         tokenizer_content=content,
         vocabulary=vocabulary,
@@ -110,20 +116,6 @@ def _job(config: Config, place: StageFolder, console: Console, total: int, units
         blocks=Blocks.of(units, total),
         known=_known(config, console),
     )
-
-
-def _capped(config: PrepareConfig, work: str, total: int) -> PrepareConfig:
-    """Return the settings with the shares of documents that are held out of a corpus of this many bytes.
-
-    Work of a former version, which had no limit, is continued with its shares, so that documents stay in
-    their splits.
-    """
-    path = held_out_record(work)
-    if not storage.exists(path):
-        names = ("valid_fraction", "test_fraction")
-        most = math.inf if is_begun(work) else config.held_out_documents
-        write_record(path, {n: capped_fraction(getattr(config, n), most, total) for n in names})
-    return config.model_copy(update=read_record(path))
 
 
 def _known(config: Config, console: Console) -> tuple[KnownCorpus, ...]:

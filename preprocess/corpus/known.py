@@ -9,14 +9,17 @@ corpus, but their documents count as earlier and are always kept.
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from itertools import accumulate
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from preprocess.corpus.dedup import band_keys, known_hash_keys, write_keys
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
-from preprocess.files.manifest import Manifest, read_manifest
+from preprocess.files.manifest import FileRecord, Manifest, read_manifest
 from preprocess.files.verified import read_verified
 from preprocess.shards import document_keys
 from preprocess.shards.document_keys import DocumentKeys
@@ -31,9 +34,10 @@ KEYS = "keys"
 
 EXACT_ONLY = "only its exact duplicates are dropped, because it was prepared with {theirs} and this corpus with {ours}"
 
-
-_CORPORA = 16
-# A worker keeps the names of the files of this many known corpora.
+_FILES = np.dtype(
+    [("unit", "<u4"), ("segment", "<u4"), ("bytes", "<u8"), ("high", "<u8"), ("low", "<u8")]
+)
+"""Columns of the files of keys of a corpus: unit and segment, size in bytes, halves of the xxh128."""
 
 
 @dataclass(frozen=True)
@@ -173,11 +177,13 @@ def write_known_keys(
         return number
     index, (their_unit, _) = locate(known, DocumentKey(number, 0))
     corpus, unit = known[index], hashes.own + number
-    manifest, segments = _keys_of(corpus.folder, corpus.content)
+    manifest, files = _keys_of(corpus.folder, corpus.content)
     documents = 0
-    for segment in segments.get(their_unit, ()):
+    first, end = np.searchsorted(files["unit"], [their_unit, their_unit + 1])
+    for _, segment, size, high, low in files[first:end].tolist():
         name = f"{document_keys.name_of(their_unit, segment)}.zst"
-        data = read_verified(corpus.folder, manifest, name)
+        listed = replace(manifest, files=(FileRecord(name, size, f"{high << 64 | low:032x}"),))
+        data = read_verified(corpus.folder, listed, name)
         keys = DocumentKeys.decode(data, storage.join(corpus.folder, name))
         documents += len(keys.numbers)
         rows = known_hash_keys(keys.hashes, keys.numbers)
@@ -189,18 +195,23 @@ def write_known_keys(
     return number
 
 
-@lru_cache(_CORPORA)
-def _keys_of(path: str, content: str) -> tuple[Manifest, dict[int, list[int]]]:
-    """Return the manifest of a known corpus with no other files than keys, and the segments by unit."""
+@cache
+def _keys_of(path: str, content: str) -> tuple[Manifest, npt.NDArray[Any]]:
+    """Return the manifest of a known corpus without files, and its files of keys (`_FILES`) by unit.
+
+    A worker reads each manifest once, whatever the number of corpora and the order of their units. It
+    holds 32 bytes for each file of keys.
+    """
     manifest = read_manifest(path, "prepare")
     if manifest.content != content:
         raise UserError(f"{path} changed while it was read; run the command again")
-    files = tuple(file for file in manifest.files if document_keys.NAME.fullmatch(file.name))
-    manifest = replace(manifest, files=files, beside=(), details={}, asked={})
-    found: dict[int, list[int]] = {}
-    for unit, segment in _segments(manifest):
-        found.setdefault(unit, []).append(segment)
-    return manifest, found
+    rows = []
+    for file in manifest.files:
+        if match := document_keys.NAME.fullmatch(file.name):
+            halves = int(file.xxh128[:16], 16), int(file.xxh128[16:], 16)
+            rows.append((int(match[1]), int(match[2]), file.bytes, *halves))
+    files = np.sort(np.array(rows, _FILES), order=["unit", "segment"])
+    return replace(manifest, files=(), beside=(), details={}, asked={}), files
 
 
 def _segments(manifest: Manifest) -> list[tuple[int, int]]:

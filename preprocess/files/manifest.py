@@ -180,29 +180,45 @@ def read_manifest(folder: str, stage: str | None = None) -> Manifest:
         ManifestError: the manifest is missing, damaged, of another stage or of a newer format.
     """
     expected = f"'{stage}'" if stage else "stage"
-    try:
-        data = storage.read_bytes(storage.join(folder, NAME))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        hint = f"run `biloom {stage}` first, or check the path" if stage else "check the path"
-        raise ManifestError(f"{folder} holds no finished {expected} (no {NAME}); {hint}") from error
-    try:
-        manifest = _parse(parse_json(data), folder)
-    except _NewerFormat as error:
-        raise ManifestError(
-            f"{folder} was written by a newer biloom ({NAME} has format {error}, this version "
-            f"reads up to {FORMAT}); upgrade biloom"
-        ) from error
-    # json raises RecursionError for deeply nested brackets.
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        hint = f"make it again with `biloom {stage} --overwrite`" if stage else _AGAIN
-        reason = f"no {error}" if isinstance(error, KeyError) else one_line(str(error))
-        raise DamagedManifest(f"{folder}: {NAME} is damaged ({reason}); {hint}") from error
+    hint = f"run `biloom {stage}` first, or check the path" if stage else "check the path"
+    missing = f"{folder} holds no finished {expected} (no {NAME}); {hint}"
+    tried = None
+    while True:
+        data = _read(folder, missing)
+        try:
+            manifest = _parse(parse_json(data), folder)
+            break
+        except _NewerFormat as error:
+            raise ManifestError(
+                f"{folder} was written by a newer biloom ({NAME} has format {error}, this version "
+                f"reads up to {FORMAT}); upgrade biloom"
+            ) from error
+        # json raises RecursionError for deeply nested brackets.
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if isinstance(error, _MissingTable) and data != tried:
+                # A writer removes a former table after it has replaced the manifest.
+                tried = data
+                continue
+            hint = f"make it again with `biloom {stage} --overwrite`" if stage else _AGAIN
+            reason = f"no {error}" if isinstance(error, KeyError) else one_line(str(error))
+            raise DamagedManifest(f"{folder}: {NAME} is damaged ({reason}); {hint}") from error
     if stage and manifest.stage != stage:
         raise ManifestError(
             f"{folder} holds a finished '{one_line(manifest.stage):.40}', not {expected}; name the "
             f"folder that `biloom {stage}` wrote"
         )
     return manifest
+
+
+def _read(folder: str, missing: str) -> bytes:
+    try:
+        return storage.read_bytes(storage.join(folder, NAME))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise ManifestError(missing) from error
+
+
+class _MissingTable(ValueError):  # noqa: N818
+    """The file of columns that a manifest names does not exist."""
 
 
 class _NewerFormat(Exception):  # noqa: N818
@@ -257,7 +273,7 @@ def _read_table(folder: str, described: Any, beside: Sequence[FileRecord]) -> Fi
     try:
         data = storage.read_bytes(storage.join(folder, record.name))
     except FileNotFoundError as error:
-        raise ValueError(f"{record.name} is missing") from error
+        raise _MissingTable(f"{record.name} is missing") from error
     if problem := record.difference(len(data), xxhash.xxh3_128_hexdigest(data)):
         raise ValueError(f"{record.name}: {problem}")
     table = decode_table(data, described)

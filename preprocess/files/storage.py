@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
@@ -33,7 +32,6 @@ from preprocess.files.paths import local_path as local_path
 from preprocess.files.remote.archive import open_archive
 from preprocess.files.remote.objects import (
     is_folder_marker,
-    move_objects,
     remove_all,
     remove_objects,
 )
@@ -229,19 +227,6 @@ def remove_temporary(folder: str) -> None:
     """Remove temporary files that ended writers left in a local folder and below."""
     if not is_remote(folder):
         remove_orphans(local_path(folder))
-
-
-def move_aside(folder: str) -> str:
-    """Rename ``folder`` to the first free ``folder.old-N`` and return the new name."""
-    folder = folder.rstrip("/")
-    check_write(absolute(folder))
-    aside = next(name for n in count(1) if not exists(name := f"{folder}.old-{n}"))
-    if is_remote(folder):
-        fs, inner = open_remote(folder)
-        move_objects(fs, inner.rstrip("/"), open_remote(aside)[1])
-    else:
-        local_path(folder).rename(local_path(aside))
-    return aside
 
 
 def list_names(folder: str) -> list[str]:

@@ -30,7 +30,7 @@ FORMAT = 1
 PREFIX = "keys-"
 """Prefix of the file names."""
 
-NAME = re.compile(rf"{PREFIX}(\d+)-(\d+)\.zst", re.ASCII)
+NAME = re.compile(rf"{PREFIX}(\d{{1,9}})-(\d{{1,9}})\.zst", re.ASCII)
 """A file name, with the unit and the segment."""
 
 

@@ -8,9 +8,6 @@ import xxhash
 
 from preprocess.text.config import SPLITS, Split
 
-DOCUMENT_BYTES = 1000
-"""Raw bytes that stand for a document in `capped_fraction`."""
-
 
 def text_hash(text: bytes) -> int:
     """Return the 128-bit XXH3 hash of a cleaned text in UTF-8."""
@@ -57,14 +54,12 @@ def splits_of(
     return np.where(test, SPLITS.index("test"), numbers).astype(np.uint8)
 
 
-def capped_fraction(fraction: float, most_documents: float, corpus_bytes: int) -> float:
+def capped_fraction(fraction: float, most_documents: float, documents: int) -> float:
     """Return the share of documents of a split that has about ``most_documents`` at most.
-
-    It depends on sizes only, because documents are not counted before they are assigned to splits.
 
     Args:
         fraction: share of documents without the limit.
-        most_documents: documents of `DOCUMENT_BYTES` in the split at most.
-        corpus_bytes: raw bytes of the corpus.
+        most_documents: documents in the split at most.
+        documents: estimated documents of the corpus.
     """
-    return min(fraction, most_documents * DOCUMENT_BYTES / max(corpus_bytes, 1))
+    return min(fraction, most_documents / max(documents, 1))

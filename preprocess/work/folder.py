@@ -1,6 +1,7 @@
 """The layout of a stage's folder of unfinished work; no other module knows it.
 
     _work/lock.json            the process that writes the stage
+    _work/move.json            the folder is being moved aside on a store (`preprocess.work.aside`)
     _work/FINGERPRINT/         all unfinished work for one request, and nothing else
       asked.json               settings and inputs that the work was started with
       versions.json            versions of Unicode's and SentencePiece's tables
@@ -142,6 +143,8 @@ def remove_work(stage_folder: str, work: str) -> None:
 
     If that is ``_work`` itself, as version 0.1 used it, the lock and the work for other requests stay.
     """
+    # Without it, no process resumes work of which a killed process has removed a part.
+    remove(asked_file(work))
     root = work_root(stage_folder)
     if work == root:
         for name in list_folders(root):

@@ -1,4 +1,4 @@
-"""Moving and removing many objects of a store at once.
+"""Copying and removing many objects of a store at once.
 
 fsspec's ``rm`` takes a name with one of ``*?[`` for a pattern, which may match objects of another folder.
 """
@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def move_objects(fs: Any, source: str, target: str) -> None:
-    """Copy and remove the objects of a folder, many at once, because stores have no rename."""
+def find_objects(fs: Any, folder: str) -> list[str]:
+    """Return the names of the objects below a folder, relative to it, in order; folder markers too."""
     fs.invalidate_cache()
-    # A folder with a manifest must be complete, so manifests are copied last and removed first.
-    names = fs.find(source)
-    files = [name for name in names if not is_folder_marker(name)]
-    groups = [[n for n in files if n.endswith("/manifest.json") == last] for last in (False, True)]
-    for group in filter(None, groups):
-        fs.copy(group, [target + name.removeprefix(source) for name in group])
-    for group in reversed(groups):
-        remove_objects(fs, group)
-    for name in filter(is_folder_marker, names):
-        fs.rm_file(name)
+    start = len(folder.rstrip("/")) + 1
+    return [name[start:] for name in fs.find(folder)]
+
+
+def copy_objects(fs: Any, folder: str, target: str, names: Sequence[str]) -> None:
+    """Copy objects from one folder to another, many at once; names are relative to the folder."""
+    if names:
+        fs.copy([f"{folder}/{name}" for name in names], [f"{target}/{name}" for name in names])
 
 
 def remove_objects(fs: Any, names: Sequence[str]) -> None:
@@ -40,7 +38,8 @@ def remove_all(fs: Any, folder: str) -> None:
 
 def is_folder_marker(name: str) -> bool:
     """Return True for an empty object that stands for a folder, as consoles of stores make them."""
-    return name.endswith("/")
+    # The folder's own marker has no name relative to it.
+    return not name or name.endswith("/")
 
 
 def _is_plain(name: str) -> bool:

@@ -4,6 +4,7 @@ import http.server
 import json
 import re
 import sys
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -87,6 +88,17 @@ def test_every_kind_of_engine_has_a_function() -> None:
 def test_an_option_that_beam_would_drop_fails() -> None:
     with pytest.raises(AssertionError, match="Beam would drop no_such_option"):
         engines._pipeline("PortableRunner", no_such_option=1)
+
+
+def test_beam_leaves_no_temporary_folder_even_if_the_process_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with make_pipeline(DirectRunner(), 0) as pipeline:
+        assert Path(pipeline.local_tempdir).parent == tmp_path
+        assert not [*tmp_path.iterdir()]
+        _ = pipeline | beam.Create([1])
+    assert not [*tmp_path.iterdir()]
 
 
 # Options of the engines

@@ -21,6 +21,7 @@ from pipeline.lifecycle.lock import lock
 from preprocess.errors import UserError
 from preprocess.files import exclusive, processes, storage
 from preprocess.files.errors import StoreError
+from preprocess.work.aside import move_aside
 
 BEAT = 0.05
 
@@ -260,7 +261,7 @@ def test_a_failure_after_the_lease_was_lost_is_reported_as_its_consequence(
 def test_a_folder_that_was_moved_aside_is_not_created_again(folder: str) -> None:
     with held(folder):
         storage.write_bytes(storage.join(folder, "data"), b"old")
-        storage.move_aside(folder)
+        move_aside(folder)
     assert not storage.exists(folder)
 
 

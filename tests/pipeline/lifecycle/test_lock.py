@@ -26,6 +26,7 @@ from pipeline.lifecycle.heartbeat import heartbeat
 from pipeline.lifecycle.lock import LockedError, lock
 from preprocess.files import exclusive, processes, storage
 from preprocess.files.errors import StorageError
+from preprocess.work.aside import move_aside
 
 Sleeper = Any  # subprocess.Popen[bytes]
 
@@ -160,7 +161,7 @@ def test_a_folder_that_another_process_just_moved_aside_is_created_again(
     def moved(path: str) -> None:
         check(path)
         if next(moves, None) is not None:
-            storage.move_aside(path)
+            move_aside(path)
 
     monkeypatch.setattr(storage, "check_writable", moved)
     assert Folder(str(tmp_path / "stage")).take() == ""

@@ -7,10 +7,11 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.stages import prepare
+from preprocess.corpus import held_out as held_out_shares
 from preprocess.files.manifest import read_manifest
 
 Tiny = Any  # of conftest.py
-LIMIT = "prepare.held_out_documents=1"
+LIMIT = "prepare.held_out_documents=50"
 
 
 def held_out(tiny: Tiny, output: Path, *options: str) -> tuple[int, str]:
@@ -31,7 +32,7 @@ def test_work_that_a_former_version_began_keeps_its_shares(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     every = held_out(tiny, tmp_path / "every")
-    monkeypatch.setattr(prepare, "is_begun", lambda work: True)
+    monkeypatch.setattr(held_out_shares, "is_begun", lambda work: True)
     assert held_out(tiny, tmp_path / "resumed", LIMIT) == every
 
 

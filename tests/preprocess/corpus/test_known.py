@@ -18,7 +18,7 @@ from preprocess.corpus.known import (
 )
 from preprocess.errors import UserError
 from preprocess.files import storage
-from preprocess.files.manifest import FileRecord, Manifest, record_of, write_manifest
+from preprocess.files.manifest import FileRecord, Manifest, read_manifest, record_of, write_manifest
 from preprocess.shards.document_keys import DocumentKeys
 from preprocess.shards.origins import DocumentKey
 from preprocess.text.config import CleaningConfig, NearDuplicateConfig
@@ -106,6 +106,31 @@ def test_the_keys_of_each_unit_are_written_once(
     assert rows(work, "bands", layout) == (bands if near else [])
     monkeypatch.setattr(known_module, "write_keys", None)
     assert write_known_keys(work, known, layout, layout, 2) == 2
+
+
+def test_each_manifest_is_read_once_whatever_the_order_of_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = 20
+    segments = {f"keys-{unit:06d}-000.zst": keys_of(unit, 1) for unit in range(3)}
+    known = tuple(
+        KnownCorpus(folder, write_corpus(folder, segments).content, len(segments), False)
+        for folder in (str(tmp_path / f"corpus-{number}") for number in range(many))
+    )
+    units = many * len(segments)
+    layout = Layout(units, 1, units)
+    opened = []
+
+    def counted(folder: str, stage: str) -> Manifest:
+        opened.append(folder)
+        return read_manifest(folder, stage)
+
+    monkeypatch.setattr(known_module, "read_manifest", counted)
+    for number in [n for start in range(3) for n in range(start, units, 3)]:
+        write_known_keys(str(tmp_path / "work"), known, layout, layout, number)
+    assert sorted(opened) == sorted(corpus.folder for corpus in known)
+    found = [(unit, low) for unit, _, low in rows(str(tmp_path / "work"), "hashes", layout)]
+    assert found == [(unit, unit % 3) for unit in range(units)]
 
 
 def test_a_corpus_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:

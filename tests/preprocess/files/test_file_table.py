@@ -1,6 +1,8 @@
 """Records of files in columns: the same records as rows, lazily, and damage."""
 
 import json
+import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.files import manifest as manifests
+from preprocess.files import storage
 from preprocess.files.bulk.file_table import FileTable, decode_table, encode_table
+from preprocess.files.durability import never_synced
 from preprocess.files.manifest import (
     DamagedManifest,
     FileRecord,
@@ -114,6 +118,54 @@ def test_a_damaged_or_missing_table_is_told(stage: tuple[Path, Manifest]) -> Non
     path.unlink()
     with pytest.raises(DamagedManifest, match=rf"{path.name} is missing"):
         read_manifest(str(folder), "prepare")
+
+
+def test_a_reader_sees_the_result_before_or_after_that_of_a_writer(
+    stage: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, made = stage
+    read, former = storage.read_bytes, table_of(folder)
+    other = replace(made, files=made.files[:3])
+    changes = [lambda: write_manifest(str(folder), other)]
+
+    def read_and_change(path: str) -> bytes:
+        data = read(path)
+        if path.endswith("manifest.json") and changes:
+            changes.pop(0)()
+            former.unlink(missing_ok=True)
+        return data
+
+    monkeypatch.setattr(storage, "read_bytes", read_and_change)
+    assert [*read_manifest(str(folder)).files] == [*other.files]
+    changes.append(lambda: shutil.rmtree(folder))
+    with pytest.raises(ManifestError, match="holds no finished stage") as told:
+        read_manifest(str(folder))
+    assert not isinstance(told.value, DamagedManifest)
+
+
+def test_readers_of_a_result_that_is_replaced_all_the_time_see_it_whole(
+    stage: tuple[Path, Manifest],
+) -> None:
+    folder, made = stage
+    results = [replace(made, files=made.files[:n]) for n in (3, 4, 5)]
+    ends = threading.Event()
+
+    def write() -> None:
+        with never_synced():
+            for number in range(200):
+                old = table_of(folder)
+                write_manifest(str(folder), results[number % 3])
+                old.unlink()
+        ends.set()
+
+    write_manifest(str(folder), results[2])
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = set()
+    while not ends.is_set():
+        seen.add(len(read_manifest(str(folder)).files))
+    writer.join()
+    assert seen <= {3, 4, 5}
 
 
 @pytest.mark.parametrize(

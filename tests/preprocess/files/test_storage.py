@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
 from preprocess.files.write_checks import checked_writes
+from preprocess.work.aside import move_aside
 
 
 def names_below(folder: str) -> list[str]:
@@ -99,7 +100,7 @@ def test_removing_a_missing_file_or_folder_does_nothing(folder: str) -> None:
 def test_a_folder_moved_aside_gets_the_first_free_name(folder: str) -> None:
     for number in (1, 2):
         storage.write_bytes(storage.join(folder, "a"), str(number).encode())
-        assert storage.move_aside(folder + "/") == f"{folder}.old-{number}"
+        assert move_aside(folder + "/") == f"{folder}.old-{number}"
     assert not storage.exists(storage.join(folder, "a"))
     assert storage.read_bytes(f"{folder}.old-2/a") == b"2"
 
@@ -151,7 +152,7 @@ def test_nothing_changes_in_a_folder_that_may_not_be_written(folder: str) -> Non
             lambda: storage.copy(other, path),
             lambda: storage.remove(path),
             lambda: storage.remove_tree(storage.join(folder, "a")),
-            lambda: storage.move_aside(storage.join(folder, "a") + "/"),
+            lambda: move_aside(storage.join(folder, "a") + "/"),
         ):
             with pytest.raises(StorageError, match="not yours"):
                 change()

@@ -12,6 +12,7 @@ import pytest
 from preprocess.files import exclusive, storage
 from preprocess.files.exclusive import create_exclusive, update_exclusive
 from preprocess.files.search.find import find_files
+from preprocess.work.aside import move_aside
 
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
@@ -119,7 +120,7 @@ def test_a_change_at_equal_size_has_another_version(bucket: str) -> None:
 def test_a_folder_moves_aside_and_is_removed(bucket: str) -> None:
     for name in ("manifest.json", "data.bin", "_work/unit.json"):
         storage.write_bytes(f"{bucket}/stage/{name}", name.encode())
-    assert storage.move_aside(f"{bucket}/stage") == f"{bucket}/stage.old-1"
+    assert move_aside(f"{bucket}/stage") == f"{bucket}/stage.old-1"
     assert not storage.exists(f"{bucket}/stage/manifest.json")
     assert storage.read_bytes(f"{bucket}/stage.old-1/_work/unit.json") == b"_work/unit.json"
     storage.remove_tree(f"{bucket}/stage.old-1")
@@ -274,7 +275,7 @@ def test_entries_of_a_folder_with_markers_move(marked: str) -> None:
 
 
 def test_a_folder_with_markers_moves_aside(marked: str) -> None:
-    aside = storage.move_aside(marked)
+    aside = move_aside(marked)
     assert storage.list_names(aside) == ["manifest.json"]
     assert not storage.exists(marked)
     storage.remove_tree(aside)

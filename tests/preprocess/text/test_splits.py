@@ -84,6 +84,6 @@ def test_a_sources_split_applies_to_all_its_texts() -> None:
 
 def test_the_share_of_a_split_is_capped_in_large_corpora_only() -> None:
     assert capped_fraction(0.01, 200_000, 0) == 0.01
-    assert capped_fraction(0.01, 200_000, 20 * 10**9) == 0.01
-    assert capped_fraction(0.01, 200_000, 2 * 10**12) == pytest.approx(0.0001)
-    assert capped_fraction(0.0, 200_000, 2 * 10**12) == 0.0
+    assert capped_fraction(0.01, 200_000, 20 * 10**6) == 0.01
+    assert capped_fraction(0.01, 200_000, 2 * 10**9) == pytest.approx(0.0001)
+    assert capped_fraction(0.0, 200_000, 2 * 10**9) == 0.0

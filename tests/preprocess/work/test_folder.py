@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from preprocess.files import storage
 from preprocess.files.storage import TEMPORARY
 from preprocess.work import done, folder
 from preprocess.work.damage import DamagedWork
@@ -78,3 +79,24 @@ def test_steps_of_checkpoints_are_in_rising_order(tmp_path: Path) -> None:
         Path(folder.checkpoint_file(work, step)).touch()
     Path(work, "asked.json").touch()
     assert folder.checkpoint_steps(work) == [9, 20]
+
+
+@pytest.mark.parametrize("name", ["0" * 64, ""], ids=["present", "version 0.1"])
+def test_work_that_is_removed_in_part_is_not_resumed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = f"{tmp_path}/_work/{name}".rstrip("/")
+    folder.write_record(folder.asked_file(work), {"seed": 1})
+    folder.write_record(folder.unit_record(work, 0), {"read": 1})
+    assert folder.unfinished_work(str(tmp_path)) == [(work, {"seed": 1})]
+
+    def killed(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder, "remove_tree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.remove_work(str(tmp_path), work)
+    assert folder.unfinished_work(str(tmp_path)) == []
+    monkeypatch.undo()
+    folder.remove_strays(str(tmp_path))
+    assert not storage.exists(folder.unit_record(work, 0))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from preprocess.files import storage
+from preprocess.work.aside import move_aside
 
 OTHERS = ("run1/prepare/manifest.json", "run1/prepare/a.bin")
 OWN = ("run[1]/prepare/manifest.json", "run[1]/prepare/a.bin", "run[1]/prepare/_work/b")
@@ -23,7 +24,7 @@ def there(folder: str, names: tuple[str, ...]) -> list[bool]:
 
 
 def test_a_folder_that_moves_aside_leaves_others_alone(bucket: str) -> None:
-    aside = storage.move_aside(f"{bucket}/run[1]/prepare")
+    aside = move_aside(f"{bucket}/run[1]/prepare")
     assert aside == f"{bucket}/run[1]/prepare.old-1"
     assert storage.read_bytes(f"{aside}/a.bin") == b"run[1]/prepare/a.bin"
     assert there(bucket, OTHERS) == [True, True]
