@@ -7,7 +7,7 @@ A cache of an older version, without checksums, has the same vectors. Its files 
 when they are opened, so later reads of an entry are not checked; random reads of both take turns.
 The first pass over the blocks hashes their files, a second pass does not. The index of --keys random
 keys has no vectors. Its memory is what stays resident after the checks of all blocks, without the
-mapped file.
+mapped files. The same index is then read from a store, which is fsspec's memory and counts.
 """
 
 import argparse
@@ -18,13 +18,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from biloom import VectorCache
+from preprocess.files import storage
+from preprocess.files.local_copies import LocalCopies
 from preprocess.files.manifest import (
     FileRecord,
     Manifest,
@@ -34,6 +36,7 @@ from preprocess.files.manifest import (
 )
 from preprocess.vectors.files import CHECKED_ENTRY, ENTRY, HashedFile
 from preprocess.vectors.index import write_index
+from preprocess.vectors.index_file import WholeFile
 from preprocess.vectors.lookup import VectorIndex
 from preprocess.vectors.shard import VectorShardWriter
 from preprocess.vectors.stored import CacheFiles
@@ -41,6 +44,7 @@ from preprocess.vectors.stored import CacheFiles
 TOKENS, DIM, SHARD = 20, 128, 5000
 READS = 20_000
 TURNS = 5
+MANY = 1000
 
 
 def write(folder: str, sentences: int) -> float:
@@ -57,7 +61,7 @@ def write(folder: str, sentences: int) -> float:
                 writer.add(f"sentence {number}", labels, vectors[number % 64])
         records += writer.close()
     seconds = time.perf_counter() - begin
-    records.append(write_index(folder, shards))
+    records += write_index(folder, shards)
     details = {"layers": 1, "dim": DIM, "dtype": "float16", "unit": "token", "model": "m"}
     write_manifest(folder, Manifest("embed", 2, "", "", "", {}, tuple(records), details))
     return seconds
@@ -77,15 +81,16 @@ def without_checksums(folder: Path, former: Path) -> None:
                 file.write_header(ENTRY, plain.shape)
                 file.write(plain.view(np.uint8))
         elif path.name.startswith("index"):
-            np.save(former / path.name, np.load(path))
+            np.save(former / "index-0000.npy", np.ascontiguousarray(np.load(path).T))
         elif path.suffix == ".bin":
             (former / path.name).hardlink_to(path)
     manifest = read_manifest(str(folder))
     files = []
     for record in manifest.files:
-        size, digest = hash_file(str(former / record.name))
+        name = "index-0000.npy" if record.name.startswith("index") else record.name
+        size, digest = hash_file(str(former / name))
         counts = {key: record.counts[key] for key in ("entries", "tokens") if key in record.counts}
-        files.append(FileRecord(record.name, size, digest, counts))
+        files.append(FileRecord(name, size, digest, counts))
     write_manifest(str(former), replace(manifest, files=tuple(files)))
 
 
@@ -164,37 +169,40 @@ def measure_index(keys: int) -> dict[str, float]:
                 file.write_header(CHECKED_ENTRY, rows.shape)
                 file.write(rows.view(np.uint8))
         del rows
-        begin = time.perf_counter()
-        record = write_index(folder, shards)
-        wrote = time.perf_counter() - begin
-        files = CacheFiles(folder, {record.name: record})
+        begin = time.process_time()
+        records = write_index(folder, shards)
+        wrote = time.process_time() - begin
+        files = CacheFiles(folder, {record.name: record for record in records})
         before, begin = resident(), time.perf_counter()
-        index = VectorIndex(files, 0)
+        index = VectorIndex(files, [record.name for record in records])
         opened_in = time.perf_counter() - begin
         known = [key.tobytes() for part in some for key in part]
         absent = [draw.bytes(16) for _ in known]
-        times: dict[str, Any] = {}
+        times: dict[str, float] = {}
         for name, asked in (("known", known), ("again", known), ("absent", absent)):
-            each = []
-            for key in asked:
-                begin = time.perf_counter()
-                found = index.find(key)
-                each.append(1e6 * (time.perf_counter() - begin))
-                assert (found is None) == (name == "absent")
-            times[name] = statistics.mean(each)
-        begin = time.perf_counter()
+            begin = time.process_time()
+            found = [index.find(key) for key in asked]
+            times[name] = 1e6 * (time.process_time() - begin) / len(asked)
+            assert found.count(None) == len(asked) * (name == "absent")
+        begin = time.process_time()
         assert index.has(b"".join(known)).all()
-        many = 1e6 * (time.perf_counter() - begin) / len(known)
-        begin = time.perf_counter()
-        index.check_all()
-        checked = time.perf_counter() - begin
+        many = 1e6 * (time.process_time() - begin) / len(known)
+        begin = time.process_time()
+        assert not any(WholeFile(files, record.name).problems() for record in records)
+        checked = time.process_time() - begin
         memory = resident() - before
-        size = record.bytes
-    print(f"index of {keys:,} keys: {size / 1e6:,.0f} MB, written in {wrote:.1f} s, opened in "
-          f"{1e3 * opened_in:.1f} ms, look-up {times['known']:.1f} us with its block's check, "
+        stored = measure_store(folder, records, known)
+        size = sum(record.bytes for record in records)
+    print(f"index of {keys:,} keys: {size / 1e6:,.0f} MB, written in {wrote:.1f} CPU seconds, opened in "
+          f"{1e3 * opened_in:.1f} ms, look-up {times['known']:.1f} CPU us with its block's check, "
           f"{times['again']:.1f} us without, {memory / 1e6:.1f} MB of memory, all blocks checked in "
-          f"{checked:.2f} s")  # fmt: skip
-    return {
+          f"{checked:.2f} s; {len(records)} files; in a store one key takes "
+          f"{stored['store_lookup_kb']:.0f} KB in {stored['store_lookup_requests']} requests, "
+          f"{MANY:,} keys {stored['store_many_mb']:.0f} MB in "
+          f"{stored['store_many_requests']}")  # fmt: skip
+    return stored | {
+        "index_files": len(records),
+        "index_write_s_per_million": wrote / keys * 1e6,
         "index_open_ms": 1e3 * opened_in,
         "index_first_lookup_us": times["known"],
         "index_lookup_us": times["again"],
@@ -202,6 +210,42 @@ def measure_index(keys: int) -> dict[str, float]:
         "index_many_keys_us": many,
         "index_check_all_s": checked,
         "index_memory_mb": memory / 1e6,
+    }
+
+
+def measure_store(
+    folder: str, records: Sequence[FileRecord], keys: Sequence[bytes]
+) -> dict[str, float]:
+    """Return the requests and bytes of look-ups in the index when it is in a store."""
+    url, read = "memory://vector-cache", storage.read_bytes
+    sizes: list[int] = []
+    for record in records:
+        storage.write_bytes(f"{url}/{record.name}", Path(folder, record.name).read_bytes())
+
+    def counted(path: str, start: int = 0, end: int | None = None) -> bytes:
+        data = read(path, start, end)
+        sizes.append(len(data))
+        return data
+
+    names = [record.name for record in records]
+    by_name = {record.name: record for record in records}
+    requests, read_bytes = [], []
+    storage.read_bytes = counted
+    try:
+        for asked in (keys[:1], keys[:: -(-len(keys) // MANY)]):
+            sizes.clear()
+            with closing(CacheFiles(url, by_name, LocalCopies(8 << 30))) as files:
+                assert VectorIndex(files, names).has(b"".join(asked)).all()
+            requests.append(len(sizes))
+            read_bytes.append(sum(sizes))
+    finally:
+        storage.read_bytes = read
+        storage.remove_tree(url)
+    return {
+        "store_lookup_requests": requests[0],
+        "store_lookup_kb": read_bytes[0] / 1e3,
+        "store_many_requests": requests[1],
+        "store_many_mb": read_bytes[1] / 1e6,
     }
 
 

@@ -258,7 +258,7 @@ def _made(
         old = finished.cache.manifest.files
         files = [f for f in old if f.name.startswith(SHARDS) and finished.is_kept] + files
     shards = shards_of({file.name: file for file in files})
-    files.append(write_index(place.folder, shards, generation, place.unpublished, files))
+    files += write_index(place.folder, shards, generation, place.unpublished, files)
     is_sample = config.embed.input is None
     inputs = read_record(sample_inputs_file(place.work)) if is_sample else sums.inputs
     keep = finished and (finished.is_kept or finished.has_other_texts)

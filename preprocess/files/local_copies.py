@@ -42,12 +42,15 @@ class LocalCopies:
         limit: maximum bytes of all copies; the copy being opened is kept even if it is larger.
         setting: config key of the limit, for error messages.
 
+    Attributes:
+        limit: maximum bytes of all copies.
+
     Raises:
         StorageError: the folder belongs to another user.
     """
 
     def __init__(self, limit: int, setting: str = "train.cache_bytes") -> None:
-        self._limit, self._setting = limit, setting
+        self.limit, self._setting = limit, setting
         folder = Path(temporary_root()) / f"biloom-shards-{os.getuid()}"
         self._folder, self._locks, self._files = folder, folder / "locks", folder / "files"
         try:
@@ -76,7 +79,7 @@ class LocalCopies:
         atexit.register(self.close)
 
     def __reduce__(self) -> tuple[type["LocalCopies"], tuple[int, str]]:
-        return LocalCopies, (self._limit, self._setting)
+        return LocalCopies, (self.limit, self._setting)
 
     def close(self) -> None:
         """Remove the folder unless another process uses it; does nothing in a forked process."""
@@ -165,7 +168,7 @@ class LocalCopies:
                 copies.append((status.st_mtime_ns, status.st_size, path))
         total = size + sum(copy_size for _, copy_size, _ in copies)
         for _, copy_size, path in sorted(copies):
-            if total <= self._limit:
+            if total <= self.limit:
                 return
             if not path.name.startswith(storage.TEMPORARY):
                 path.unlink(missing_ok=True)

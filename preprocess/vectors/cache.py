@@ -54,9 +54,9 @@ class VectorCache(Mapping[Text, Vectors]):
 
     Files are opened at their first use; the least recently used ones are closed, so a cache of any
     size needs a bounded number of open files. `close`, or a ``with`` block, closes all of them; arrays
-    that were returned stay valid. Files of a remote cache are copied to the temporary folder
-    (``TMPDIR``), up to ``local_bytes``; the least recently used copies are deleted. A cache can be
-    pickled (the copy opens the files again) and read from several threads.
+    that were returned stay valid. Shards of a remote cache are copied to the temporary folder
+    (``TMPDIR``), up to ``local_bytes``; the least recently used copies are deleted. Of its index, the
+    needed ranges are read. A cache can be pickled (the copy opens the files again) and read from several threads.
 
     Attributes:
         path: the folder or URL.
@@ -84,7 +84,7 @@ class VectorCache(Mapping[Text, Vectors]):
         self.model, self.texts_kept = layout.model, layout.texts_kept
         self.dtype = layout.codec.decoded_dtype
         self.shards, self.sizes = layout.shards, layout.sizes
-        self.generation = layout.generation
+        self.generation, self._index_files = layout.generation, layout.index_files
         copies = LocalCopies(local_bytes, "local_bytes") if storage.is_remote(path) else None
         self._files = CacheFiles(path, layout.records, copies)
         reader = partial(VectorShard, self._files, self.layers, layout.codec, self.texts_kept)
@@ -104,8 +104,8 @@ class VectorCache(Mapping[Text, Vectors]):
 
         Raises:
             ManifestError: the folder holds no finished vector cache, or one of a newer format.
-            CacheError: the cache was made by another model, its index is missing or damaged, or its
-                manifest is not that of a vector cache.
+            CacheError: the cache was made by another model, a file of its index is missing (if it is
+                on a disk), or its manifest is not that of a vector cache.
         """
         cache = cls(str(path), read_manifest(str(path), "embed"), local_bytes)
         if model is not None and model != cache.model:
@@ -135,7 +135,7 @@ class VectorCache(Mapping[Text, Vectors]):
 
     @cached_property
     def _index(self) -> VectorIndex:
-        return VectorIndex(self._files, self.generation)
+        return VectorIndex(self._files, self._index_files)
 
     def _shard(self, number: int) -> VectorShard:
         return self._known(self.shards[number])
@@ -274,7 +274,8 @@ class VectorCache(Mapping[Text, Vectors]):
             # to none, is damaged.
             if (places > own).any():
                 entry = int((places > own).argmax())
-                raise damaged_cache(self._index.path, f"it lacks entry {entry} of {shard.path}")
+                path = self._index.file_of(rows["key"][entry].tobytes())
+                raise damaged_cache(path, f"it lacks entry {entry} of {shard.path}")
             for entry in np.flatnonzero(places == own).tolist():
                 yield shard, entry, Row(*rows[entry].tolist())
 
@@ -288,10 +289,14 @@ class VectorCache(Mapping[Text, Vectors]):
             )
         number, entry, offset, units = found
         if number >= len(self.shards):
-            raise damaged_cache(self._index.path, "it refers to a shard that does not exist")
+            raise damaged_cache(
+                self._index.file_of(key), "it refers to a shard that does not exist"
+            )
         shard = self._shard(number)
         if entry >= len(shard):
-            raise damaged_cache(self._index.path, f"it refers to entry {entry} of {shard.path}")
+            raise damaged_cache(
+                self._index.file_of(key), f"it refers to entry {entry} of {shard.path}"
+            )
         row = shard.row(entry)
         if (row.key, row.offset, row.units) != (key, offset, units):
             raise damaged_cache(shard.path, f"entry {entry} does not match the index")

@@ -16,10 +16,10 @@ from preprocess.vectors.codec import CacheError
 from preprocess.vectors.files import (
     CHECKED_ENTRY,
     DamagedCacheError,
-    generation_of,
-    index_name,
+    index_place,
     shard_of,
 )
+from preprocess.vectors.index_file import WholeFile
 from preprocess.vectors.layout import Layout, layout_of
 from preprocess.vectors.lookup import VectorIndex
 from preprocess.vectors.shard_reader import Row, VectorShard
@@ -73,7 +73,7 @@ def unlisted_files(folder: str, manifest: Manifest) -> list[str]:
     return [
         name
         for name in storage.list_names(folder)
-        if (shard_of(name) or generation_of(name) is not None) and name not in manifest.records
+        if (shard_of(name) or index_place(name)) and name not in manifest.records
     ]
 
 
@@ -111,11 +111,11 @@ class _EntryCheck:
 
     def __init__(self, files: CacheFiles, layout: Layout, found: Reasons) -> None:
         self._files, self._layout, self._found = files, layout, found
-        self._index_name = index_name(layout.generation)
 
     def run(self) -> int:
         """Check everything; return the number of entries that cannot be read or found."""
-        index, reached = self._index(), 0
+        index, names = self._index(), self._layout.index_files
+        reached = np.zeros(len(names), np.int64)
         entries = 0
         for number, name in enumerate(self._layout.shards):
             try:
@@ -131,26 +131,31 @@ class _EntryCheck:
             damaged = self._damaged(shard, rows)
             if index is not None:
                 same, unfound = _looked_up(index, number, rows)
-                reached += int(same.sum())
+                files = index.files_of(rows["key"])
+                reached += np.bincount(files[same], minlength=len(names))
                 damaged |= unfound
-                if unfound.any():
-                    where = f"it does not point to {_ranges(unfound)} of {name.entries}"
-                    self._found[self._index_name].append(where)
+                for file in np.unique(files[unfound]).tolist():
+                    where = _ranges(unfound & (files == file))
+                    reason = f"it does not point to {where} of {name.entries}"
+                    self._found[names[file]].append(reason)
             entries += int(damaged.sum())
-        if index is not None and not entries and reached < len(index):
-            self._found[self._index_name].append(
-                f"{len(index) - reached:,} of its entries point to no entry of a shard"
-            )
+        if index is not None and not entries:
+            for file, count in zip(names, (index.sizes - reached).tolist(), strict=True):
+                if count:
+                    reason = f"{count:,} of its entries point to no entry of a shard"
+                    self._found[file].append(reason)
         return entries
 
     def _index(self) -> VectorIndex | None:
         """Return the index if it is whole; add what is wrong with it."""
-        try:
-            index = VectorIndex(self._files, self._layout.generation)
-            self._found[self._index_name] += index.problems()
-        except CacheError as error:
-            _add(self._found, error, self._index_name)
-        return None if self._found[self._index_name] else index
+        for name in self._layout.index_files:
+            try:
+                self._found[name] += WholeFile(self._files, name).problems()
+            except CacheError as error:
+                _add(self._found, error, name)
+        if any(self._found[name] for name in self._layout.index_files):
+            return None
+        return VectorIndex(self._files, self._layout.index_files)
 
     def _damaged(self, shard: VectorShard, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which entries of a shard are damaged."""

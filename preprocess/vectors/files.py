@@ -5,13 +5,14 @@
                              if it was embedded as words; lone surrogates are kept; optional
     entries-000012-003.npy   per entry a row of type `CHECKED_ENTRY`, in the order written; `ENTRY` in
                              caches of older versions
-    index-0000.npy           uint64 (5, entries), sorted by key; see `preprocess.vectors.index`
+    index-0000-0000.npy      uint64 (entries, 5), sorted by key; see `preprocess.vectors.index_file`
 
 A *shard* is the first three files; 12 is the unit of work and 3 the part of that unit. An *entry* is a
 text of a shard. Each of its *units* has a vector per layer; depending on the cache, units are the
-tokens, the words or the sentence. The *labels* are the spellings of the units. 0000 is the
-generation: how often texts were added to the finished cache. Files are raw arrays because these are
-the fastest to write and to read.
+tokens, the words or the sentence. The *labels* are the spellings of the units. The index has a power of
+two of files; the first 0000 is the generation, how often texts were added to the finished cache, and
+the second is the number of the file. Files are raw arrays because these are the fastest to write and to
+read.
 
 Each reader checks what it reads. The manifest has the hash of every file: entries files are compared
 with it when they are opened, and blocks of a whole shard too. Each entry has two checksums, of its
@@ -44,7 +45,7 @@ CHECKED_ENTRY = np.dtype([*ENTRY.descr, ("vectors_hash", "<u4"), ("text_hash", "
 ROWS = {CHECKED_ENTRY: struct.Struct("<16sQQIII"), ENTRY: struct.Struct("<16sQQI")}
 """Layout of a single row of each type, which `struct` reads and writes faster than NumPy."""
 
-_INDEX = re.compile(r"index-([0-9]{4,20})\.npy")
+_INDEX = re.compile(r"index-([0-9]{4,20})(?:-([0-9]{4,20}))?\.npy")
 
 _SHARD = re.compile(r"(?:entries|texts|vectors)-([0-9]{6,20})-([0-9]{3,20})\.(?:npy|bin)")
 
@@ -68,8 +69,19 @@ class ShardName(NamedTuple):
         return f"entries-{self.unit:06}-{self.part:03}.npy"
 
 
-def index_name(generation: int) -> str:
-    return f"index-{generation:04}.npy"
+class IndexPlace(NamedTuple):
+    """Generation of an index, and number of one of its files.
+
+    The number is None for the single file of an index of a former version.
+    """
+
+    generation: int
+    number: int | None
+
+    @property
+    def name(self) -> str:
+        number = "" if self.number is None else f"-{self.number:04}"
+        return f"index-{self.generation:04}{number}.npy"
 
 
 def shards_of(names: Iterable[str]) -> list[ShardName]:
@@ -85,10 +97,11 @@ def shard_of(name: str) -> ShardName | None:
     return shard if shard and name in (shard.entries, shard.texts, shard.vectors) else None
 
 
-def generation_of(name: str) -> int | None:
-    """Return the generation of the index with this name, or None if it is not the name of an index."""
+def index_place(name: str) -> IndexPlace | None:
+    """Return the place of a file in an index, or None if it is not the name of such a file."""
     match = _INDEX.fullmatch(name)
-    return int(match[1]) if match and index_name(int(match[1])) == name else None
+    place = IndexPlace(int(match[1]), int(match[2]) if match[2] else None) if match else None
+    return place if place and place.name == name else None
 
 
 def make_again() -> str:

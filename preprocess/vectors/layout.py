@@ -1,14 +1,15 @@
 """Shape and files of a vector cache, read from its manifest and validated."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from preprocess.files.manifest import FileRecord, Manifest
 from preprocess.vectors.codec import CacheError, Codec
 from preprocess.vectors.files import (
+    IndexPlace,
     ShardName,
     damaged_cache,
-    generation_of,
+    index_place,
     make_again,
     shards_of,
 )
@@ -35,6 +36,7 @@ class Layout(NamedTuple):
         records: manifest records of the files by name.
         shards: names of the shards, in order.
         sizes: entries of each shard.
+        index_files: names of the files of the index, in order.
         generation: how often texts were added to the finished cache.
     """
 
@@ -46,6 +48,7 @@ class Layout(NamedTuple):
     records: Mapping[str, FileRecord]
     shards: list[ShardName]
     sizes: list[int]
+    index_files: tuple[str, ...]
     generation: int
 
 
@@ -77,9 +80,7 @@ def layout_of(path: str, manifest: Manifest) -> Layout:
     except CacheError as error:
         raise damaged_cache(path, str(error)) from error
     records = {record.name: record for record in manifest.files}
-    generations = [n for n in map(generation_of, records) if n is not None]
-    if len(generations) != 1:
-        raise damaged_cache(path, f"its manifest lists {len(generations)} indexes, not 1")
+    index_files, generation = _index_files(path, records)
     shards, sizes = shards_of(records), []
     for shard in shards:
         for name in (shard.vectors, *([shard.texts] if texts_kept else [])):
@@ -100,8 +101,23 @@ def layout_of(path: str, manifest: Manifest) -> Layout:
         records,
         shards,
         sizes,
-        generations[0],
+        index_files,
+        generation,
     )
+
+
+def _index_files(path: str, names: Iterable[str]) -> tuple[tuple[str, ...], int]:
+    """Return the names of the files of the index, in order, and the generation."""
+    places = [place for place in map(index_place, names) if place]
+    generations = {place.generation for place in places}
+    if len(generations) != 1:
+        raise damaged_cache(path, f"its manifest lists {len(generations)} indexes, not 1")
+    (generation,), count = generations, len(places)
+    numbers = [None] if places[0].number is None else range(count)
+    expected = [IndexPlace(generation, number) for number in numbers]
+    if {*places} != {*expected} or count & (count - 1):
+        raise damaged_cache(path, f"its manifest lists {count} files of an index that has others")
+    return tuple(place.name for place in expected), generation
 
 
 def _detail(path: str, details: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -1,19 +1,32 @@
-"""Look-ups in the index of a vector cache (layout: `preprocess.vectors.index`)."""
+"""Look-ups in the index of a vector cache (files: `preprocess.vectors.index_file`)."""
 
 import struct
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
-from preprocess.shards.npy import LONGEST, read_header
-from preprocess.vectors.files import KEY, damaged_cache, index_name
-from preprocess.vectors.index import BLOCK, ROWS, Rows, fence, halves
-from preprocess.vectors.stored import CacheFiles
+from preprocess.files.bulk.at_once import THREADS, at_once
+from preprocess.vectors.files import KEY, index_place
+from preprocess.vectors.index_file import (
+    ABSENT,
+    Places,
+    Rows,
+    WholeFile,
+    entries_of,
+    halves,
+    record_of,
+)
+from preprocess.vectors.index_ranges import RangedFile, RecentBlocks, Wanted, look_up
+from preprocess.vectors.stored import CacheFiles, most_maps
 
-ABSENT = np.uint64(0xFFFFFFFFFFFFFFFF)
-"""The place of a key that is not in the index."""
+WHOLE_FILES = 256
+"""Files that are mapped at most, or in memory if they are small; fewer if the process may map few."""
+
+RANGED_FILES = 512
+"""Files whose fences are kept in memory at most, 98 KB each."""
 
 _HALVES = struct.Struct(">QQ")
 
@@ -21,50 +34,43 @@ _HALVES = struct.Struct(">QQ")
 class VectorIndex:
     """The index of a cache; ``len`` is its number of texts.
 
-    The fences are in memory and checked. The block that a look-up reads is checked once in a process,
-    so neither a wrong place nor a wrong "not found" is returned. An index without fences is one block.
+    Whatever a look-up reads is checked first, so neither a wrong place nor a wrong "not found" is
+    returned. Files on a disk are mapped. Of a file in a store, ranges are read: the fences and the
+    blocks of the keys. After as many bytes as the file has, the file is copied to this machine, if the
+    copies may have the size of the whole index twice. Memory is bounded whatever the size of the index.
 
     Args:
         files: the files of the cache.
-        generation: generation of the cache.
+        names: names of the files of the index, in order.
+
+    Attributes:
+        sizes: number of entries of each file, int64 (files,).
 
     Raises:
-        CacheError: the index is missing or damaged.
+        CacheError: a file on a disk is missing or has another size; or the cache is closed.
     """
 
-    def __init__(self, files: CacheFiles, generation: int) -> None:
-        self._files, self._name = files, index_name(generation)
-        file = files.open(self._name)
-        self.path = file.path
-        data = file.read(0, file.size)
-        header = read_header(bytes(data[:LONGEST]), np.dtype("<u8"))
-        if header is None or len(header.shape) != 2 or header.shape[0] != ROWS:
-            raise damaged_cache(self.path, "its header does not describe an index")
-        count, end = header.shape[1], header.start + 8 * ROWS * header.shape[1]
-        counts = files.records[self._name].counts if files.records is not None else {}
-        digest, self._units = counts.get("fences"), counts.get("units")
-        self._fenced = digest is not None
-        self._size = BLOCK if self._fenced else max(count, 1)
-        blocks = -(-count // self._size)
-        fences = 24 * blocks if self._fenced else 0
-        if end + fences != file.size:
-            raise damaged_cache(self.path, f"{file.size:,} bytes cannot be {count:,} entries")
-        self._data = data
-        self._rows: Rows = np.frombuffer(data, "<u8", ROWS * count, header.start).reshape(ROWS, -1)
-        self._fences: Rows = np.zeros((3, blocks), np.uint64)
-        if self._fenced:
-            # Copied, so that what was checked cannot change.
-            content = bytes(data[end:])
-            if xxhash.xxh3_128_hexdigest(content) != digest:
-                raise damaged_cache(self.path, "its fences do not match their hash")
-            self._fences = np.frombuffer(content, "<u8").reshape(3, -1)
-            if not _is_rising(self._fences):
-                raise damaged_cache(self.path, "its fences are not in the order of their keys")
-        self._firsts = self._fences[0], self._fences[1]
-        self._checked = bytearray(blocks)
+    def __init__(self, files: CacheFiles, names: Sequence[str]) -> None:
+        files.check_open()
+        self._files, self._names = files, names
+        self._bits = len(names).bit_length() - 1
+        self._records = [record_of(files, name) for name in names]
+        sizes = map(entries_of, map(files.name, names), self._records)
+        self.sizes = np.fromiter(sizes, np.int64, len(names))
+        place = index_place(names[0])
+        # The blocks of a former version are not contiguous.
+        self._is_ranged = files.is_ranged and place is not None and place.number is not None
+        if not files.is_remote:
+            for name in names:
+                files.open(name)
+        self._recent = RecentBlocks()
+        self._can_copy = files.can_copy(sum(record.bytes for record in self._records))
+        # Not bound methods, because their caches would keep this object alive.
+        self._whole = lru_cache(min(WHOLE_FILES, most_maps() // 2))(partial(WholeFile, files))
+        self._ranged = lru_cache(RANGED_FILES)(partial(RangedFile, files, self._recent))
 
     def __len__(self) -> int:
-        return int(self._rows.shape[1])
+        return int(self.sizes.sum())
 
     @property
     def units(self) -> int:
@@ -73,10 +79,35 @@ class VectorIndex:
         Raises:
             CacheError: the index is damaged.
         """
-        if isinstance(self._units, int):
-            return self._units
-        self.check_all()
-        return int(self._rows[4].sum())
+        units = [record.counts.get("units") for record in self._records]
+        # Version 0.1 did not record them.
+        known = [n for n in units if isinstance(n, int)]
+        if len(known) == len(units):
+            return sum(known)
+        return sum(self._whole(name).units for name in self._names)
+
+    def file_of(self, key: bytes) -> str:
+        """Return the path of the file where a key belongs, for messages."""
+        return self._files.name(self._names[self._number(_HALVES.unpack(key)[0])])
+
+    def files_of(self, keys: NDArray[Any]) -> Places:
+        """Return the number of the file where each of many 16-byte keys belongs, int64 (keys,)."""
+        return self._numbers(halves(keys)[0])
+
+    def _number(self, high: int) -> int:
+        return high >> (64 - self._bits)
+
+    def _numbers(self, high: Rows) -> Places:
+        # A shift by all 64 bits is undefined.
+        shifted = high >> np.uint64(64 - self._bits) if self._bits else np.zeros_like(high)
+        return shifted.astype(np.int64)
+
+    def _is_copied(self, number: int) -> bool:
+        """Return whether a file is read as a whole."""
+        if not self._is_ranged:
+            return True
+        fetched = self._recent.fetched[self._names[number]]
+        return self._can_copy and fetched >= self._records[number].bytes
 
     def find(self, key: bytes) -> tuple[int, int, int, int] | None:
         """Find a text by its key.
@@ -85,31 +116,20 @@ class VectorIndex:
             key: the key, 16 bytes.
 
         Returns:
-            (shard, entry, vectors before the entry, units), as in rows 2 to 4 of the index, or None if
-            the key is missing.
+            (shard, entry, vectors before the entry, units), as in columns 2 to 4 of the index, or None
+            if the key is missing.
 
         Raises:
-            CacheError: the block of the key is damaged.
+            CacheError: the part of the index where the key belongs is damaged.
         """
         high, low = _HALVES.unpack(key)
-        wanted = np.uint64(high)
-        first, second = self._firsts
-        block = int(first.searchsorted(wanted, "right")) - 1
-        while block >= 0 and first.item(block) == high and second.item(block) > low:
-            block -= 1
-        if block < 0:
+        number = self._number(high)
+        read = self._whole if self._is_copied(number) else self._ranged
+        found = read(self._names[number]).find(high, low)
+        if found is None:
             return None
-        if not self._checked[block]:
-            self._check(block)
-        start = block * self._size
-        highs = self._rows[0, start : start + self._size]
-        at = int(highs.searchsorted(wanted))
-        while at < len(highs) and highs.item(at) == high:
-            _, found, place, offset, units = self._rows[:, start + at].tolist()
-            if found == low:
-                return place >> 32, place & 0xFFFFFFFF, offset, units
-            at += 1
-        return None
+        place, offset, units = found
+        return place >> 32, place & 0xFFFFFFFF, offset, units
 
     def has(self, keys: "bytes | NDArray[Any]") -> NDArray[np.bool_]:
         """Return which of many 16-byte keys are in the index, bool (keys,); raises as `places`."""
@@ -117,93 +137,41 @@ class VectorIndex:
         return found
 
     def places(self, keys: "bytes | NDArray[Any]") -> Rows:
-        """Return rows 2 to 4 of the index for each of many 16-byte keys, uint64 (3, keys).
+        """Return columns 2 to 4 of the index for each of many 16-byte keys, uint64 (3, keys).
 
         All are `ABSENT` for a key that is not in the index.
 
         Raises:
-            CacheError: the block of a key is damaged.
+            CacheError: a part of the index where a key belongs is damaged.
         """
         array = np.frombuffer(keys, KEY) if isinstance(keys, bytes | bytearray) else keys
         high, low = halves(array)
         found = np.full((3, len(high)), ABSENT)
-        blocks = self._last(self._fences, high, low, np.zeros(len(high), np.int64), self._blocks)
-        inside = np.flatnonzero(blocks >= 0)
-        blocks, high, low = blocks[inside], high[inside], low[inside]
-        for block in np.unique(blocks).tolist():
-            if not self._checked[block]:
-                self._check(block)
-        first = blocks * self._size
-        at = self._last(self._rows, high, low, first, np.minimum(first + self._size, len(self)))
-        equal = (at >= first) & (self._rows[0, at] == high) & (self._rows[1, at] == low)
-        found[:, inside[equal]] = self._rows[2:, at[equal]]
+        ranged: list[tuple[int, Places]] = []
+        for number, own in self._by_file(high):
+            if self._is_copied(number):
+                file = self._whole(self._names[number])
+                found[:, own] = file.places(high[own], low[own])
+            else:
+                ranged.append((number, own))
+        for first in range(0, len(ranged), THREADS):
+            batch = ranged[first : first + THREADS]
+            names = [self._names[number] for number, _ in batch]
+            files = at_once(self._files.path, self._ranged, names)
+            wanted = [
+                Wanted(file, high[own], low[own])
+                for file, (_, own) in zip(files, batch, strict=True)
+            ]
+            for (_, own), places in zip(batch, look_up(self._files, wanted), strict=True):
+                found[:, own] = places
         return found
 
-    @property
-    def _blocks(self) -> int:
-        return int(self._fences.shape[1])
-
-    @staticmethod
-    def _last(
-        rows: Rows, high: Rows, low: Rows, start: NDArray[np.int64], end: "NDArray[np.int64] | int"
-    ) -> NDArray[np.int64]:
-        """Return for each key the last column in [start, end) with a key not above it, or start - 1."""
-        low_at, high_at = start - 1, np.broadcast_to(np.asarray(end, np.int64), start.shape).copy()
-        while (open_ := high_at - low_at > 1).any():
-            at = np.where(open_, (low_at + high_at) // 2, start)
-            at = np.minimum(at, rows.shape[1] - 1)
-            below = (rows[0, at] < high) | ((rows[0, at] == high) & (rows[1, at] <= low))
-            low_at = np.where(open_ & below, at, low_at)
-            high_at = np.where(open_ & ~below, at, high_at)
-        return low_at
-
-    def check_all(self) -> None:
-        """Check all blocks.
-
-        Raises:
-            CacheError: a block is damaged.
-        """
-        for block in range(self._blocks):
-            if not self._checked[block]:
-                self._check(block)
-
-    def problems(self) -> list[str]:
-        """Return what is wrong with the index: blocks that were changed or are not sorted by key."""
-        problems = [why for n in range(self._blocks) if (why := self._damage(n))]
-        if (
-            not problems
-            and isinstance(self._units, int)
-            and self._units != int(self._rows[4].sum())
-        ):
-            problems.append(f"it does not have {self._units:,} units, as the manifest states")
-        return problems
-
-    def _check(self, block: int) -> None:
-        if damage := self._damage(block):
-            raise damaged_cache(self.path, damage)
-        self._checked[block] = 1
-
-    def _damage(self, block: int) -> str:
-        """Return what is wrong with a block, or "" if it is whole."""
-        first = block * self._size
-        # With the first key of the next block, which must be larger.
-        rows = self._rows[:, first : first + self._size + 1]
-        where = f"its entries {first:,} to {min(first + self._size, len(self)) - 1:,} "
-        if not self._is_written(block, rows[:, : self._size]):
-            return where + "do not match their hash"
-        return "" if _is_rising(rows) else where + "are not in the order of their keys"
-
-    def _is_written(self, block: int, rows: Rows) -> bool:
-        if self._fenced:
-            return fence(rows) == tuple(self._fences[:, block].tolist())
-        records = self._files.records
-        if records is None:
-            return True
-        return xxhash.xxh3_128_hexdigest(self._data) == records[self._name].xxh128
-
-
-def _is_rising(rows: Rows) -> bool:
-    """Return whether each key is larger than the one before it."""
-    high, low = rows[0], rows[1]
-    rising = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))
-    return bool(rising.all())
+    def _by_file(self, high: Rows) -> Iterator[tuple[int, Places]]:
+        """Yield the number of each file where keys belong, and the indexes of these keys."""
+        if not self._bits:
+            yield 0, np.arange(len(high))
+            return
+        numbers = self._numbers(high)
+        order = np.argsort(numbers, kind="stable")
+        found, first = np.unique(numbers[order], return_index=True)
+        yield from zip(found.tolist(), np.split(order, first[1:]), strict=True)

@@ -8,7 +8,8 @@ import errno
 import mmap
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from weakref import WeakSet
 
@@ -17,6 +18,7 @@ import xxhash
 from preprocess.files import storage
 from preprocess.files.local_copies import DamagedCopy, LocalCopies
 from preprocess.files.manifest import FileRecord
+from preprocess.files.remote.ranges import may_ignore_ranges
 from preprocess.vectors.codec import CacheError
 from preprocess.vectors.files import damaged_cache, make_again
 
@@ -94,7 +96,7 @@ class StoredFile:
 
     def _mapped(self, start: int, end: int) -> memoryview | None:
         # Python before 3.13 keeps a file descriptor for each map, until the last view is gone.
-        if len(_MAPS) >= _most_files() // 2:
+        if len(_MAPS) >= most_maps():
             return None
         first = start - start % mmap.ALLOCATIONGRANULARITY
         try:
@@ -129,6 +131,7 @@ class CacheFiles:
     Attributes:
         path: folder or URL of the cache.
         records: manifest records of the files by name.
+        is_remote: True if the path is a URL.
         checked: names of the files that this process has compared with their hash.
         closed: True if no more files can be opened.
     """
@@ -140,11 +143,12 @@ class CacheFiles:
         copies: LocalCopies | None = None,
     ) -> None:
         self.path, self.records = path, records
+        self.is_remote = storage.is_remote(path)
         self.checked: set[str] = set()
         self.closed = False
         self._copies = copies
         # Not a bound method, because the cache of open files would keep this object alive.
-        in_memory = copies is None and storage.is_remote(path)
+        in_memory = copies is None and self.is_remote
         most = 1 if in_memory else _most_files()
         self._files = lru_cache(most)(partial(_open, path, records, copies))
         _ALL.add(self)
@@ -160,9 +164,36 @@ class CacheFiles:
             CacheError: the file is missing or cannot be read, or its size (for a remote file, its
                 hash) differs from its record; or the cache is closed.
         """
+        self.check_open()
+        return self._files(name)
+
+    def check_open(self) -> None:
+        """Raise `CacheError` if the cache is closed."""
         if self.closed:
             raise CacheError(f"{self.path}: this vector cache is closed; open it again")
-        return self._files(name)
+
+    @property
+    def is_ranged(self) -> bool:
+        """True if `read_range` is cheaper than a copy of a file: for a store that serves ranges."""
+        return self.is_remote and self._copies is not None and not may_ignore_ranges(self.path)
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """Return the bytes [start, end) of a remote file, without a local copy of it.
+
+        Raises:
+            CacheError: the file is missing or shorter, or cannot be read; or the cache is closed.
+        """
+        self.check_open()
+        path = self.name(name)
+        with _reported(path):
+            data = storage.read_bytes(path, start, end)
+        if len(data) < end - start:
+            raise damaged_cache(path, f"it has no bytes {start + len(data):,} to {end - 1:,}")
+        return data
+
+    def can_copy(self, size: int) -> bool:
+        """Return whether local copies of this many bytes leave room for copies of other files."""
+        return self._copies is not None and 2 * size <= self._copies.limit
 
     def checked_file(self, name: str) -> StoredFile:
         """Return a file after comparing it with its hash, once per process.
@@ -218,6 +249,11 @@ def _most_files() -> int:
     return max(most, 3)
 
 
+def most_maps() -> int:
+    """Return the maximum number of maps of this process."""
+    return max(_most_files() // 2, 2)
+
+
 def _open(
     path: str, records: Mapping[str, FileRecord] | None, copies: LocalCopies | None, name: str
 ) -> StoredFile:
@@ -225,7 +261,7 @@ def _open(
     if records is not None and name not in records:
         raise damaged_cache(path, "the manifest does not list it")
     record = records[name] if records is not None else None
-    try:
+    with _reported(path):
         try:
             file = StoredFile(path, _source(path, record, copies))
         except OSError as error:
@@ -234,15 +270,22 @@ def _open(
             for other in list(_ALL):
                 other.release()
             file = StoredFile(path, _source(path, record, copies))
+    if record is not None and file.size != record.bytes:
+        raise damaged_cache(path, f"{file.size:,} bytes, not {record.bytes:,}")
+    return file
+
+
+@contextmanager
+def _reported(path: str) -> Iterator[None]:
+    """Raise `CacheError` for errors of reading a file."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise CacheError(f"{path} of the vector cache is missing; {make_again()}") from error
     except DamagedCopy as error:
         raise damaged_cache(path, str(error)) from error
     except OSError as error:
         raise _unreadable(path, error) from error
-    if record is not None and file.size != record.bytes:
-        raise damaged_cache(path, f"{file.size:,} bytes, not {record.bytes:,}")
-    return file
 
 
 def _source(path: str, record: FileRecord | None, copies: LocalCopies | None) -> int | bytes:

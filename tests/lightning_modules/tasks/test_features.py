@@ -30,7 +30,7 @@ def cache_of(
     with VectorShardWriter(str(folder), (0, 0), layers, dim, "float32") as writer:
         for text, vectors in entries:
             writer.add(text, ["t"] * vectors.shape[1], vectors)
-    files = (*writer.close(), write_index(str(folder), [(0, 0)]))
+    files = (*writer.close(), *write_index(str(folder), [(0, 0)]))
     details = {"layers": layers, "dim": dim, "dtype": "float32", "unit": unit, "model": model}
     write_manifest(
         str(folder),

@@ -34,7 +34,7 @@ def make(folder: Path, texts: bool = True) -> VectorCache:
                 )
         records += writer.close()
     details = {"layers": 2, "dim": 3, "dtype": "float16", "unit": "token", "model": "m"}
-    files = (*records, write_index(str(folder), shards))
+    files = (*records, *write_index(str(folder), shards))
     manifest = Manifest("embed", 2, "", "", "", {}, files, {**details, "texts_kept": texts})
     write_manifest(str(folder), manifest)
     return VectorCache.open(folder)
@@ -92,7 +92,7 @@ def test_a_dataset_of_many_shards_needs_few_open_files(tmp_path: Path) -> None:
             writer.add(f"text {shard[0]}", ["t"], np.full((1, 1, 2), shard[0], "f4"))
         records += writer.close()
     details = {"layers": 1, "dim": 2, "dtype": "float16", "unit": "token", "model": "m"}
-    files = (*records, write_index(str(tmp_path), shards))
+    files = (*records, *write_index(str(tmp_path), shards))
     write_manifest(str(tmp_path), Manifest("embed", 2, "", "", "", {}, files, details))
     code = (
         "import resource, sys; from biloom import VectorCache, VectorDataset; import torch; "

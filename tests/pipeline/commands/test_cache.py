@@ -48,7 +48,7 @@ def make(folder: Path, layers: int = 2, dtype: str = "float16", texts: bool = Tr
         "texts_kept": texts,
         "vectors": {"layers": "all"},
     }
-    manifest = Manifest("embed", 2, "0.1", "f", "c", {}, (*records, index), details)
+    manifest = Manifest("embed", 2, "0.1", "f", "c", {}, (*records, *index), details)
     write_manifest(str(folder), manifest)
     return VectorCache.open(folder)
 
@@ -213,12 +213,12 @@ def test_a_damaged_index_does_not_keep_verify_from_the_shards(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(tmp_path)
-    _flip(tmp_path / "index-0000.npy", 200)
+    _flip(tmp_path / "index-0000-0000.npy", 200)
     _flip(tmp_path / "vectors-000000-000.bin", 3)
 
     assert run("verify", tmp_path) == 1
     printed = " ".join(capsys.readouterr().out.split())
-    assert "index-0000.npy: its hash is" in printed
+    assert "index-0000-0000.npy: its hash is" in printed
     assert "its entries 0 to 4 do not match their hash" in printed
     assert "vectors-000000-000.bin: its hash is" in printed
     assert "damaged: entries 0 the cache is damaged: 2 of 7 files, and entries" in printed
@@ -259,7 +259,7 @@ def test_verify_finds_what_the_index_does_not(
     cache = make(tmp_path)
     index = write_index(str(tmp_path), [(1, 0)])
     files = [one for one in cache.manifest.files if not one.name.startswith("index")]
-    manifest = Manifest("embed", 2, "", "", "", {}, (*files, index), cache.manifest.details)
+    manifest = Manifest("embed", 2, "", "", "", {}, (*files, *index), cache.manifest.details)
     write_manifest(str(tmp_path), manifest)
 
     assert run("verify", tmp_path) == 1

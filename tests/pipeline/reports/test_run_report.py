@@ -58,7 +58,7 @@ def embed(output, texts):
         for text in texts:
             words = [f"▁{word}" for word in text.split()]
             writer.add(text, words, random.standard_normal((2, len(words), 4)))
-    records = [*writer.close(), write_index(folder, [(0, 0)])]
+    records = [*writer.close(), *write_index(folder, [(0, 0)])]
     details = {"layers": 2, "dim": 4, "dtype": "float16", "unit": "token", "model": "m"}
     stage(output, "embed", details, records)
 

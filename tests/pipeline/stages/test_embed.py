@@ -26,6 +26,7 @@ from pipeline.lifecycle.stage import StageError
 from pipeline.reports.run_report import report
 from preprocess.errors import UserError
 from preprocess.files.manifest import check_files, read_manifest
+from preprocess.vectors import index
 from preprocess.work import progress
 from preprocess.work.folder import is_begun
 
@@ -346,8 +347,9 @@ def test_a_refused_addition_lists_only_what_an_addition_may_not_change(
 
 
 def test_texts_are_added_to_a_finished_cache_once(
-    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(index, "FILE_ENTRIES", 10)
     first, second, lines = split(text, tmp_path)
     embed(tiny, trained, tmp_path, f"embed.input={first}")
     before = VectorCache.open(tmp_path / "embed")
@@ -362,7 +364,8 @@ def test_texts_are_added_to_a_finished_cache_once(
     assert (len(before), len(cache), cache.generation) == (40, len(lines), 1)
     assert manifest.details["texts"] == len(lines)
     assert check_files(str(tmp_path / "embed"), manifest) == []
-    assert not (tmp_path / "embed" / "index-0000.npy").exists()
+    names = sorted(path.name for path in (tmp_path / "embed").glob("index-*"))
+    assert names == [f"index-0001-000{number}.npy" for number in range(8)]
     for line, vectors in kept.items():
         np.testing.assert_array_equal(cache[line], vectors)
     embed(tiny, trained, tmp_path / "at-once", f"embed.input={text}")

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 
 from preprocess.files.manifest import FileRecord, Manifest, hash_file, read_manifest, write_manifest
 from preprocess.vectors.files import CHECKED_ENTRY, ENTRY, HashedFile
 from preprocess.vectors.index import write_index
+from preprocess.vectors.index_file import BLOCK, fence
 from preprocess.vectors.shard import VectorShardWriter
 
 MakeCache = Callable[..., Path]
@@ -49,7 +51,7 @@ def make_cache(tmp_path_factory: pytest.TempPathFactory) -> MakeCache:
             records += writer.close()
         details = {"layers": layers, "dim": dim, "dtype": dtype, "unit": "token", "model": "m" * 64}
         details |= {"texts_kept": texts, "vectors": {"layers": "all"}}
-        files = (*records, write_index(str(folder), names))
+        files = (*records, *write_index(str(folder), names))
         write_manifest(str(folder), Manifest("embed", 2, "0.1", "f", "c", {}, files, details))
         return folder
 
@@ -73,6 +75,33 @@ def rewrite() -> Callable[..., None]:
     return rewrite
 
 
+def write_former_index(folder: Path, has_fences: bool) -> None:
+    """Replace the index by one file of all entries, as former versions wrote it."""
+    manifest = read_manifest(str(folder))
+    files = [record for record in manifest.files if record.name.startswith("index")]
+    rows = np.concatenate([np.load(folder / record.name) for record in files])
+    for record in files:
+        (folder / record.name).unlink()
+    blocks = [rows[at : at + BLOCK] for at in range(0, len(rows), BLOCK)]
+    fences = np.array([fence(block, by_column=True) for block in blocks], "<u8").T.tobytes()
+    with (folder / "index-0000.npy").open("wb") as opened:
+        index = HashedFile("index-0000.npy", opened)
+        index.write_header(np.dtype("<u8"), rows.T.shape)
+        index.write(rows.T.tobytes())
+        if has_fences:
+            index.write(fences)
+    counts: dict[str, Any] = {"entries": len(rows), "units": int(rows[:, 4].sum())}
+    counts["fences"] = xxhash.xxh3_128_hexdigest(fences)
+    others = [record for record in manifest.files if record not in files]
+    write_manifest(str(folder), replace(manifest, files=(*others, index.record(**counts))))
+
+
+@pytest.fixture
+def with_former_index() -> Callable[[Path], None]:
+    """A function that replaces the index by one file, as before the index was divided."""
+    return lambda folder: write_former_index(folder, has_fences=True)
+
+
 @pytest.fixture
 def as_version_0_1(rewrite: Callable[..., None]) -> Callable[[Path], None]:
     """A function that takes the checksums out of a cache, as version 0.1 wrote it."""
@@ -88,9 +117,7 @@ def as_version_0_1(rewrite: Callable[..., None]) -> Callable[[Path], None]:
                 file = HashedFile(path.name, opened)
                 file.write_header(ENTRY, (len(rows),))
                 file.write(plain.tobytes())
-        (index,) = folder.glob("index-*.npy")
-        whole = np.load(index)
-        np.save(index, whole)
+        write_former_index(folder, has_fences=False)
         rewrite(folder, drop=("fences", "units"))
 
     return without_checksums

@@ -55,7 +55,7 @@ def write(folder, shards, dtype="float32", texts=True):
                 writer.add(*entry)
         records += writer.close()
     index = write_index(folder, [(number, 0) for number in range(len(shards))])
-    finish(folder, [*records, index], dtype=dtype, texts_kept=texts)
+    finish(folder, [*records, *index], dtype=dtype, texts_kept=texts)
     return VectorCache.open(folder)
 
 
@@ -179,9 +179,9 @@ def test_the_index_does_not_depend_on_the_number_of_buckets(tmp_path, monkeypatc
     cache = write(str(tmp_path), numbered(200))
     from preprocess.vectors import index as vector_index
 
-    monkeypatch.setattr(vector_index, "BUCKET_ENTRIES", 3)
+    monkeypatch.setattr(vector_index, "RUN_ENTRIES", 3)
     again = write_index(str(tmp_path), cache.shards)
-    assert again == cache.manifest.files[-1]
+    assert again == cache.manifest.files[-1:]
 
 
 def test_a_cache_is_printed_in_one_line(tmp_path):
@@ -195,18 +195,19 @@ def test_an_index_is_not_made_of_damaged_shards(tmp_path):
     _flip(path)
     with pytest.raises(CacheError, match=r"entries-000001-000\.npy .*its hash is"):
         write_index(str(tmp_path), cache.shards, 1, records=cache.manifest.files)
-    assert not (tmp_path / "index-0001.npy").exists()
+    assert not (tmp_path / "index-0001-0000.npy").exists()
 
 
-def test_texts_are_added_to_a_cache_without_checksums(tmp_path, make_cache, as_version_0_1):
+@pytest.mark.parametrize("version", ["as_version_0_1", "with_former_index"])
+def test_texts_are_added_to_a_cache_of_a_former_version(tmp_path, make_cache, request, version):
     folder = make_cache(tmp_path / "cache", layers=LAYERS, dim=DIM, dtype="float32")
-    as_version_0_1(folder)
+    request.getfixturevalue(version)(folder)
     old = read_manifest(str(folder))
     with VectorShardWriter(str(folder), (3, 0), LAYERS, DIM, "float32") as writer:
         writer.add("more", ["a", "b"], vectors_of("ab", 7))
         writer.add("text 1", ["a", "b"], vectors_of("ab", 8))  # known, so the first is kept
     files = [f for f in old.files if not f.name.startswith("index")] + list(writer.close())
-    files.append(write_index(str(folder), shards_of([f.name for f in files]), 1, records=files))
+    files += write_index(str(folder), shards_of([f.name for f in files]), 1, records=files)
     write_manifest(str(folder), replace(old, files=tuple(files)))
     with VectorCache.open(folder) as cache:
         assert (len(cache), cache.generation) == (10, 1)
@@ -220,10 +221,10 @@ def test_texts_are_added_to_a_cache_without_checksums(tmp_path, make_cache, as_v
 def test_an_index_of_a_new_generation_does_not_replace_the_old_one(tmp_path):
     cache = write(str(tmp_path), numbered(2))
     second = write_index(str(tmp_path), [(0, 0)], 1)
-    assert second.name == "index-0001.npy"
+    assert [file.name for file in second] == ["index-0001-0000.npy"]
     assert "text 1" in VectorCache.open(tmp_path)
     assert cache.generation == 0
-    finish(str(tmp_path), [*cache.manifest.files, second])
+    finish(str(tmp_path), [*cache.manifest.files, *second])
     with pytest.raises(CacheError, match="its manifest lists 2 indexes, not 1"):
         VectorCache.open(tmp_path)
 
@@ -285,7 +286,7 @@ def test_the_first_of_equal_texts_is_kept(tmp_path):
     twice = [("a", ["first"], vectors_of("a", 1)), ("a", ["second"], vectors_of("a", 2))]
     cache = write(str(tmp_path), [twice[:1], twice[1:]])
     assert cache.tokens("a") == ["first"]
-    assert write_index(str(tmp_path), [(1, 0), (0, 0), (1, 0)]) == cache.manifest.files[-1]
+    assert write_index(str(tmp_path), [(1, 0), (0, 0), (1, 0)]) == cache.manifest.files[-1:]
 
 
 def test_index_of_a_missing_shard_is_refused(tmp_path):
@@ -383,13 +384,13 @@ def test_an_entry_with_the_key_of_another_text_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (Path.unlink, r"index-0000\.npy of the vector cache is missing"),
-        (_cut, r"index-0000\.npy .*damaged"),
+        (Path.unlink, r"index-0000-0000\.npy of the vector cache is missing"),
+        (_cut, r"index-0000-0000\.npy .*damaged"),
     ],
 )
 def test_cache_without_a_whole_index_is_refused(tmp_path, damage, message):
     write(str(tmp_path), numbered(1))
-    damage(tmp_path / "index-0000.npy")
+    damage(tmp_path / "index-0000-0000.npy")
     with pytest.raises(CacheError, match=message):
         VectorCache.open(tmp_path)
 
@@ -433,9 +434,12 @@ def test_local_copies_of_a_remote_cache_are_limited_in_bytes(tmp_path, monkeypat
         for text in ("text 0", "text 1", "text 2", "text 0"):
             cache[text]
         assert [name.rsplit("/")[-1] for name in fetched] == [
-            name
-            for n in range(3)
-            for name in (f"entries-00000{n}-000.npy", f"vectors-00000{n}-000.bin")
+            "index-0000-0000.npy",
+            *(
+                name
+                for n in range(3)
+                for name in (f"entries-00000{n}-000.npy", f"vectors-00000{n}-000.bin")
+            ),
         ]
         copies = [one for one in tmp_path.rglob("*") if one.is_file() and one.stat().st_size == 48]
         assert len(copies) == 2, "two of three copies fit; a mapped one stays readable"

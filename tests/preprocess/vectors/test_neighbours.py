@@ -28,7 +28,7 @@ def cache_of(folder, texts):
             lower = np.array([static[word] for word in words]).reshape(-1, DIM)
             upper = np.array([vector for _, vector in text]).reshape(-1, DIM)
             writer.add(f"text {n}", [f"▁{word}" for word in words], np.stack([lower, upper]))
-    records = [*writer.close(), write_index(str(folder), [(0, 0)])]
+    records = [*writer.close(), *write_index(str(folder), [(0, 0)])]
     details = {"layers": 2, "dim": DIM, "dtype": "float32", "unit": "token", "model": "m"}
     write_manifest(str(folder), Manifest("embed", 2, "", "", "", {}, tuple(records), details))
     return VectorCache.open(folder)
@@ -158,7 +158,7 @@ def test_the_characters_of_a_word_are_not_its_neighbours(tmp_path):
             labels = [("" if n else "▁") + c for n, (c, _) in enumerate(text)]
             rows = np.stack([[static[c] for c, _ in text], [v for _, v in text]])
             writer.add("".join(c for c, _ in text), labels, rows.astype("f4"))
-    records = [*writer.close(), write_index(str(tmp_path), [(0, 0)])]
+    records = [*writer.close(), *write_index(str(tmp_path), [(0, 0)])]
     details = {"layers": 2, "dim": DIM, "dtype": "float32", "unit": "token", "model": "m"}
     write_manifest(str(tmp_path), Manifest("embed", 2, "", "", "", {}, tuple(records), details))
     (found,) = word_uses(VectorCache.open(tmp_path), ["银行"], 3)

@@ -24,7 +24,7 @@ def cache_of(folder, texts):
             layer = np.array([0, 5000], "f4")[:, None, None]
             half = np.array([0, 0, 0.5, 0.5], "f4")
             writer.add(f"text {n}", tokens, base + layer + half)
-    records = [*writer.close(), write_index(str(folder), [(0, 0)])]
+    records = [*writer.close(), *write_index(str(folder), [(0, 0)])]
     details = {"layers": 2, "dim": DIM, "dtype": "float32", "unit": "token", "model": "m"}
     write_manifest(str(folder), Manifest("embed", 2, "", "", "", {}, tuple(records), details))
     return VectorCache.open(folder)

@@ -420,7 +420,7 @@ def cache_of(
         for _, text in rows:
             vectors = model.embed([text], unit=unit)[0].vectors
             writer.add(text, ["t"] * vectors.shape[1], vectors)
-    files = (*writer.close(), write_index(str(folder), [(0, 0)]))
+    files = (*writer.close(), *write_index(str(folder), [(0, 0)]))
     made = {"layers": "all", "warm_up": False, "pooling": "direction", **settings}
     details = {
         "layers": model.depth, "dim": model.dim, "dtype": "float32", "unit": unit, "model": content,

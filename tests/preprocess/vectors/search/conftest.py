@@ -40,7 +40,7 @@ def cache_of(tmp_path: Path) -> Made:
                     spelt = ("" if not mark else " ").join(token for token, _ in text)
                     writer.add(spelt, labels, np.stack([lower, upper]).astype("f4"))
             records += writer.close()
-        records.append(write_index(str(folder), [(0, 0), (1, 0)]))
+        records += write_index(str(folder), [(0, 0), (1, 0)])
         all_details = {"layers": 2, "dim": DIM, "dtype": "float32", "unit": "token", "model": "m"}
         all_details["vectors"] = {"layers": "all"}
         manifest = Manifest(
