@@ -193,12 +193,12 @@ def known_folders(config: Config) -> list[str]:
     return [*dict.fromkeys(folders)]
 
 
-def no_documents(config: Config) -> StageError:
+def no_documents(
+    config: Config, remedy: str = "set prepare.input to files with text"
+) -> StageError:
     """Return the error for raw input without any document."""
     paths = ", ".join(path for source in config.prepare.sources for path in source.paths)
-    return StageError(
-        f"{one_line(paths)}: no documents found; set prepare.input to files with text"
-    )
+    return StageError(f"{one_line(paths)}: no documents found; {remedy}")
 
 
 def content_of(folder: str, stage: str) -> str:

@@ -82,10 +82,9 @@ def _mixture(config: Config) -> dict[str, Any]:
     return settings
 
 
-def _corpus_settings(config: Config) -> dict[str, Any]:
+def _kept(config: Config) -> dict[str, bool]:
     names = ("keep_dropped", "keep_keys")
-    kept = {f"prepare.{name}": getattr(config.prepare, name) for name in names}
-    return {**_mixture(config), **kept}
+    return {f"prepare.{name}": getattr(config.prepare, name) for name in names}
 
 
 def _sampling(config: Config) -> dict[str, Any]:
@@ -315,7 +314,8 @@ _ALL = (
         _prepare_request,
         BEAM,
         text_sources=_corpus_sources,
-        settings=_corpus_settings,
+        settings=lambda config: {**_mixture(config), **_kept(config)},
+        switches=_kept,
         restated=("prepare.sampling_alpha", "prepare.input."),
         descriptive=("corpus.html", "dropped-", "inputs.jsonl"),
     ),

@@ -11,7 +11,6 @@ from pipeline.config.former_keys import former_defaults
 from pipeline.config.load import dump_config
 from pipeline.config.schema import Config
 from pipeline.console import Console, clock
-from pipeline.lifecycle.killed_move import end_killed_move
 from pipeline.lifecycle.lease import Lease
 from pipeline.lifecycle.lock import LockedError, lock
 from pipeline.lifecycle.stage import (
@@ -36,6 +35,7 @@ from pipeline.lifecycle.state import (
     request_of,
     state_of,
 )
+from pipeline.lifecycle.unfinished import end_killed_move, record_begin
 from pipeline.progress import read_record, recorded, write_metrics
 from pipeline.version import biloom_version
 from preprocess.files import storage
@@ -159,7 +159,7 @@ class _Run:
         state = self.state
         assert state.manifest, "a finished stage has a manifest"
         for line in state.versions:
-            self.console.line(f"made with other tables than those installed now ({line}); kept")
+            self.console.line(f"made with other versions than those installed now ({line}); kept")
         for line in state.kept:
             self.console.line(f"made before a setting changed ({line}); kept")
         kept = "; unfinished work for other settings is kept" if state.other_unfinished else ""
@@ -192,10 +192,7 @@ class _Run:
         if state.grows and not state.unfinished and work.reopen:
             work.reopen(self.config, place)
         work_folder.write_record(work_folder.asked_file(place.work), self.request)
-        # The first record of the versions counts, because they decided the bytes made so far.
-        versions = self.stage.versions(self.config)
-        if versions and not storage.exists(path := work_folder.versions_file(place.work)):
-            work_folder.write_record(path, versions)
+        record_begin(self.stage, self.config, place.work)
         if state.grows and state.manifest:
             former = state.manifest
             continued = [*former.details.get(REPLACES, ()), former.content]

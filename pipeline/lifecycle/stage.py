@@ -139,6 +139,8 @@ class Stage:
             the versions of the tables that decide the bytes are recorded.
         settings: returns settings that a finished result can take over without its work, such as
             the weights of sources. They are no part of the request.
+        switches: returns settings that are no part of the request, but decide what the stage keeps beside
+            its result. Unfinished work that was begun without it cannot be continued with it.
         restated: prefixes of the `settings` that a finished result takes over; a change of the others is
             only reported.
         advice: returns further lines for a refusal, from the config and the differing keys.
@@ -159,6 +161,7 @@ class Stage:
     descriptive: tuple[str, ...] = ()
     text_sources: Callable[[Config], tuple[Source, ...]] | None = None
     settings: Callable[[Config], dict[str, Any]] = lambda _: {}
+    switches: Callable[[Config], dict[str, bool]] = lambda _: {}
     restated: tuple[str, ...] = ()
     advice: Callable[[Config, list[str]], list[str]] = lambda *_: []
     settled: Callable[[Config], Config] = lambda config: config

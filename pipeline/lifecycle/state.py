@@ -14,6 +14,7 @@ from pipeline.config.former_keys import (
 from pipeline.config.schema import Config
 from pipeline.lifecycle.order import MAKERS
 from pipeline.lifecycle.stage import HELD, SETTINGS, VERSIONS, Stage, StageError, StageFolder
+from pipeline.lifecycle.unfinished import other_versions, turned_on
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys, fingerprint, plain
@@ -22,20 +23,14 @@ from preprocess.files.verified import DamagedResult
 from preprocess.reading import changed_inputs
 from preprocess.reading.listing import list_source
 from preprocess.text.versions import differing_versions, recorded_versions
-from preprocess.work.folder import (
-    is_begun,
-    read_record_if_written,
-    unfinished_work,
-    versions_file,
-    work_folder,
-    work_root,
-)
+from preprocess.work.folder import is_begun, unfinished_work, work_folder, work_root
 
 POLL_SECONDS = 0.5
 UPGRADED = (
     "stage_version: this version of biloom makes this stage in another way than the version that began "
     "it; to keep the folder, finish it with that version"
 )
+FORMER_VERSIONS = "to keep the folder, finish it with the versions that began it"
 
 
 class Work(NamedTuple):
@@ -58,7 +53,8 @@ class StageState:
         other_unfinished: True if the result is finished and there is unfinished work for other settings.
         outdated: a line for each setting that the finished result is to take over.
         kept: a line for each other setting that has changed since the result was finished.
-        versions: a line for each table of another version than when the result was finished.
+        versions: a line for each table of another version than when the result was finished or, if it is
+            not finished, than when the work was begun.
         discarded: unfinished work that is removed before the stage runs: that for an earlier state of
             an input; if the result grows and ``differing`` is not empty, all that differs.
     """
@@ -153,18 +149,25 @@ def _state_of(
     valid = [one for one in others if one not in former]
     if manifest is None:
         differing = differing_keys(valid[0].asked, request) if valid and not own else []
-        differing = differing or _other_versions(own) or _changed(stage, config, place, own)
-        return StageState(None, own, differing, folder, discarded=former)
+        versions = other_versions(*own) if own else []
+        switches = turned_on(stage, config, own.folder) if own else []
+        differing = differing or versions or switches or _changed(stage, config, place, own)
+        return StageState(None, own, differing, folder, discarded=former, versions=versions)
     old = in_present_terms(manifest.asked, request)
     differing = differing_keys(old, request)
     if _contains(manifest, request, config):
         differing = []
     if differing and stage.grows and stage.grows(config, old, request, manifest.details):
-        versions = _other_versions(own)
+        versions = other_versions(*own) if own else []
         differing = differing_keys(valid[0].asked, request) if valid else versions
         if own and versions:
             valid.append(own)
-        return StageState(manifest, own, differing, folder, grows=True, discarded=former + valid)
+        return StageState(
+            *(manifest, own, differing, folder),
+            grows=True,
+            versions=versions,
+            discarded=former + valid,
+        )
     settings = plain(stage.settings(config))
     changed = differing_keys(recorded_settings(manifest, settings), settings)
     # An extension is refused for what it may not change; the rest only hides the cause.
@@ -216,14 +219,6 @@ def _becomes(stage: Stage, asked: Mapping[str, Any], request: Mapping[str, Any])
     return not differing_keys(asked, request) or stage.rises(dict(asked), dict(request))
 
 
-def _other_versions(own: Work | None) -> list[str]:
-    """Return a line for each table of another version than when the work was started."""
-    if own is None:
-        return []
-    recorded = read_record_if_written(versions_file(own.folder)) or {}
-    return differing_versions(recorded_versions(recorded, own.asked))
-
-
 def _changed(stage: Stage, config: Config, place: StageFolder, own: Work | None) -> list[str]:
     if stage.text_sources is None:
         return []
@@ -265,10 +260,13 @@ def refusal(stage: Stage, config: Config, place: StageFolder, state: StageState)
     lines = stage.advice(config, state.differing)
     if any(line.startswith("stage_version:") for line in state.differing):
         lines = [UPGRADED, *lines]
+    why = "settings or inputs"
+    if state.differing == state.versions:
+        why, lines = "versions", [*lines, FORMER_VERSIONS]
     advice = "".join(f"\n  {line}" for line in lines)
     remedy = "remove it; the finished result is kept" if state.grows else "move it aside"
     return StageError(
-        f"{place.folder} holds {what} made with other settings or inputs:\n{keys}\n"
+        f"{place.folder} holds {what} made with other {why}:\n{keys}\n"
         f"  add --overwrite to {remedy}, or set another run.output{advice}"
     )
 

@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline.console import Console, clock
-from pipeline.lifecycle.killed_move import end_killed_move
 from pipeline.lifecycle.lock import LockedError, lock
 from pipeline.lifecycle.stage import StageError
+from pipeline.lifecycle.unfinished import end_killed_move
 from pipeline.progress import write_metrics
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage

@@ -6,15 +6,22 @@ from typing import Any
 from pipeline.console import Console
 from pipeline.reports.html_page import percent
 from pipeline.training.forecast import held_out_warning
+from preprocess.corpus.known import KEYS
 from preprocess.quality.benchmarks import cached_benchmarks
 from preprocess.shards.format import SUMS
 from preprocess.text.quality.benchmark_config import DecontaminationConfig
 
 
-def show_corpus(console: Console, details: Mapping[str, Any], page: str) -> None:
-    """Print the ``details`` of a prepare manifest, and the path of ``corpus.html``, ``page``.
+def show_corpus(
+    console: Console, details: Mapping[str, Any], page: str, keep_keys: bool = False
+) -> None:
+    """Print a corpus, with warnings if no text is held out, or much of it, or if keys are missing.
 
-    Warn if no text is held out, or much of it.
+    Args:
+        console: where it is printed.
+        details: details of its manifest.
+        page: path of ``corpus.html``.
+        keep_keys: the setting of prepare.
     """
     rows = [
         [split, *(f"{sums[key]:,}" for key in SUMS)]
@@ -44,13 +51,24 @@ def show_corpus(console: Console, details: Mapping[str, Any], page: str) -> None
     tokens = {split: sums["tokens"] for split, sums in details["splits"].items()}
     if warning := held_out_warning(tokens):
         console.warn(warning)
+    if keep_keys and KEYS not in details:
+        console.warn(
+            "no hashes of the documents are kept, although prepare.keep_keys is true, because an earlier "
+            "version of biloom prepared a part of them: other corpora cannot name this one in "
+            "prepare.known; prepare it in another run.output for that"
+        )
     console.line(f"details: {page}")
 
 
 def show_screening(console: Console, screening: Mapping[str, Any], read: int) -> None:
     """Print what was removed from the texts and masked, and the matches of benchmarks."""
-    if lines := screening.get("removed_lines"):
+    removed = screening.get("removed_lines", {})
+    if lines := {reason: number for reason, number in removed.items() if number}:
         console.line(_listed("lines removed: ", lines))
+    characters = screening.get("removed_characters", {})
+    # A rule that removes parts of lines, such as marks of citations, removes no whole line.
+    if inside := {reason: n for reason, n in characters.items() if n and not removed.get(reason)}:
+        console.line(_listed("characters removed inside lines: ", inside))
     if masked := screening.get("masked"):
         console.line(_listed("personal data masked: ", masked))
     rows = [

@@ -244,7 +244,7 @@ def _collect(
     }
     kind = cached_tokenizer(job.tokenizer, job.tokenizer_content).kind
     _write_page(place, stats, inputs, kind)
-    show_corpus(console, details, place.file(PAGE))
+    show_corpus(console, details, place.file(PAGE), config.prepare.keep_keys)
     for warning in warnings_of(inputs):
         console.warn(warning)
     # Also in the folder, if an earlier run was killed while it published the result.

@@ -7,7 +7,7 @@ after its last segment. The output does not depend on how the reader divides the
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -186,7 +186,9 @@ class _FirstPass:
         batch, skip = Batch(), self._counts.seen
         for block in self._reader:
             self._rejected.update(one.reason for one in block.rejected)
-            self._rejects_writer.add_rejected(block.rejected)
+            self._rejects_writer.add_rejected(
+                replace(one, excerpt=self._screener.hidden(one.excerpt)) for one in block.rejected
+            )
             self._replaced += block.replaced
             begin = min(skip, len(block.documents))
             skip -= begin
@@ -247,7 +249,7 @@ class _FirstPass:
         if match:
             line |= {"benchmark": match.benchmark, "item": match.item, "ngram": match.ngram}
             if not self._config.keep_dropped:
-                line["text"] = self._screener.hidden(text[:EXAMPLE_CHARACTERS])
+                line["text"] = self._screener.hidden(text, EXAMPLE_CHARACTERS)
         self._rejects_writer.add({**line, "where": batch.where(number)})
 
     def _words(self, texts: list[str], data: list[bytes]) -> npt.NDArray[np.uint32]:

@@ -29,6 +29,8 @@ from preprocess.text.quality.removed_lines import Removed
 
 EMPTY = "empty"
 """Reason of documents without text."""
+CUT_MARGIN = 1000
+"""Characters behind a cut in which personal data are searched that begin before it."""
 
 
 @dataclass
@@ -163,7 +165,7 @@ class Screener:
                 text = (
                     match.ngram
                     if match
-                    else self.hidden(screened.texts[number][:EXAMPLE_CHARACTERS])
+                    else self.hidden(screened.texts[number], EXAMPLE_CHARACTERS)
                 )
                 self.report.add_example(reason, text)
 
@@ -178,6 +180,15 @@ class Screener:
         for kind, example in examples:
             self.report.add_example(kind, example)
 
-    def hidden(self, text: str) -> str:
-        """Return a text that is shown or saved for inspection, with its personal data replaced."""
-        return self._masker.mask(text, Counter(), []) if self._masker.active else text
+    def hidden(self, text: str, most: int | None = None) -> str:
+        """Return a text that is shown or saved for inspection, with its personal data replaced.
+
+        Args:
+            text: the text.
+            most: largest number of its characters; None for all.
+        """
+        if not self._masker.active:
+            return text[:most]
+        # Masked before it is cut, because a part of an address has another form.
+        end = None if most is None else most + CUT_MARGIN
+        return self._masker.mask(text[:end], Counter(), [])[:most]

@@ -18,6 +18,8 @@ _REQUEST_BYTES = 8 << 20
 OLD_LINE_ENDS, NOTHING = "old line ends", "no text"
 WRONG_DECLARED = "declared encoding"
 """Values of `RangeRead.note`."""
+NAMED_MEMBERS = 1000
+"""Members of a range of an archive that are named with their encoding; an archive may have millions."""
 
 NOT_TEXT = "not_text"
 """Reason under which a file is counted whose content is not text."""
@@ -94,6 +96,9 @@ class RangeRead(NamedTuple):
         note: `OLD_LINE_ENDS`, `WRONG_DECLARED` or `NOTHING`, as in `UnitReader.notes`; empty for most files.
         parts: (start, end) of the bytes that were read and hashed, if they are not the whole range. They
             may be outside it, as the footer of a Parquet file is.
+        encodings: (encoding, number of members) of an archive, of the members whose encoding was detected, in
+            the order of the encodings' names.
+        members: (name, encoding) of the first members that are not in UTF-8, at most `NAMED_MEMBERS`.
     """
 
     end: int
@@ -101,6 +106,8 @@ class RangeRead(NamedTuple):
     encoding: str = ""
     note: str = ""
     parts: Sequence[tuple[int, int]] = ()
+    encodings: Sequence[tuple[str, int]] = ()
+    members: Sequence[tuple[str, str]] = ()
 
 
 class RawRange:

@@ -56,14 +56,18 @@ def ranges_read(unit: Unit, read: Sequence[RangeRead]) -> list[dict[str, Any]]:
 
     Args:
         unit: a unit that was read, to its end or not.
-        read: what was read of each range, from `UnitReader.read_so_far`. A row has its encoding and
-            note only if they are not empty.
+        read: what was read of each range, from `UnitReader.read_so_far`. A row has only what is not empty;
+            encodings and members are objects there.
     """
     return [
         {"name": r.name, "start": r.start, "end": one.end, "version": r.version}
         | {key: value for key, value in one._asdict().items() if value}
+        | {key: dict(pairs) for key in _PAIRS if (pairs := getattr(one, key))}
         for r, one in zip(unit.ranges, read, strict=False)
     ]
+
+
+_PAIRS = ("encodings", "members")
 
 
 def has_read(pieces: Sequence[Range], read: Sequence[RangeRead]) -> bool:
@@ -80,12 +84,14 @@ def has_read(pieces: Sequence[Range], read: Sequence[RangeRead]) -> bool:
 
 
 def encodings_found(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Return the number of files in each encoding, of the files whose encoding was found.
+    """Return the number of files and members in each encoding, of those whose encoding was found.
 
     Args:
         rows: rows of `ranges_read`.
     """
     found = Counter(row["encoding"] for row in rows if "encoding" in row and not row["start"])
+    for row in rows:
+        found.update(row.get("encodings", {}))
     return dict(sorted(found.items()))
 
 

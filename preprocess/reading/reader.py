@@ -111,7 +111,11 @@ class UnitReader:
         if self._open:
             ends.append((self._open[0].position, self._open[1].hexdigest()))
         return [
-            RangeRead(end, digest, found.encoding, found.note, found.parts)
+            RangeRead(
+                *(end, digest, found.encoding, found.note, found.parts),
+                tuple(sorted(found.encodings.items())),
+                tuple(found.members.items()),
+            )
             for (end, digest), found in zip(ends, self.findings, strict=False)
         ]
 

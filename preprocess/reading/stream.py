@@ -1,12 +1,12 @@
 """The bytes of a named file, wherever they are: on storage, in a compressed file or in an archive."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from preprocess.reading.block import Place
-from preprocess.reading.byte_range import HEAD_BYTES, DamagedFile
+from preprocess.reading.byte_range import HEAD_BYTES, NAMED_MEMBERS, DamagedFile
 from preprocess.reading.options import ReadOptions
 
 ReadBytes = Callable[[int, int], bytes]
@@ -26,6 +26,8 @@ class Findings:
         format: the format, such as "text", or "tar" or "zip"; empty as long as it is not known.
         compression: the name of the compression, such as "gzip"; empty if there is none.
         stored_encoding: the encoding of the text, detected or not; empty if the format has none.
+        encodings: number of members of an archive in each detected encoding.
+        members: encoding of each member, by its name; see `RangeRead.members`.
     """
 
     encoding: str = ""
@@ -34,6 +36,14 @@ class Findings:
     format: str = ""
     compression: str = ""
     stored_encoding: str = ""
+    encodings: Counter[str] = field(default_factory=Counter)
+    members: dict[str, str] = field(default_factory=dict)
+
+    def add_member(self, name: str, encoding: str) -> None:
+        """Add a member of an archive whose encoding was detected."""
+        self.encodings[encoding] += 1
+        if encoding != "utf-8" and len(self.members) < NAMED_MEMBERS:
+            self.members[name] = encoding
 
 
 @dataclass(frozen=True)

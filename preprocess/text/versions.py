@@ -59,9 +59,12 @@ def _version_of(package: str) -> dict[str, str]:
         return {}
 
 
+_NEAR = "near-duplicates"
+
+
 def near_duplicate_version() -> dict[str, str]:
     """Return the version of the detection of near-duplicates, by name as in `table_versions`."""
-    return {"near-duplicates": str(VERSION)}
+    return {_NEAR: str(VERSION)}
 
 
 def recorded_versions(recorded: dict[str, str], asked: Mapping[str, Any]) -> dict[str, str]:
@@ -76,8 +79,16 @@ def recorded_versions(recorded: dict[str, str], asked: Mapping[str, Any]) -> dic
     return {**dict.fromkeys(near_duplicate_version(), "1"), **recorded}
 
 
+_RULE = (
+    "the rule by which documents count as near-duplicates is another one in this version of biloom"
+)
+
+
 def differing_versions(recorded: dict[str, str]) -> list[str]:
     """Return a line for each table whose version differs, such as ``Unicode: 14.0.0 -> 15.0.0``.
+
+    The version of the detection of near-duplicates is a number that users cannot know, so its line says
+    what has changed.
 
     Args:
         recorded: versions from the functions of this module when a result was made; empty if not known.
@@ -85,7 +96,7 @@ def differing_versions(recorded: dict[str, str]) -> list[str]:
     """
     present = {**table_versions(), **optional_versions(), **near_duplicate_version()}
     return [
-        f"{name}: {old} -> {present[name]}"
+        f"{name}: {_RULE if name == _NEAR else f'{old} -> {present[name]}'}"
         for name, old in recorded.items()
         if present.get(name, old) != old
     ]

@@ -177,6 +177,10 @@ def versions_file(work: str) -> str:
     return join(work, "versions.json")
 
 
+def switches_file(work: str) -> str:
+    return join(work, "switches.json")
+
+
 def status_file(work: str) -> str:
     return join(work, "status.json")
 

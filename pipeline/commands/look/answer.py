@@ -8,23 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.commands.look.estimates import Amount, Estimate
+from pipeline.commands.look.first_documents import FirstDocument, first_documents
 from pipeline.commands.look.sampled import InputSample
 from pipeline.config.load import flow_yaml
 from pipeline.config.recipe import recipe_lines, resolve
 from preprocess.config import Source
 from preprocess.corpus.sampling.choice import ending
-from preprocess.corpus.sampling.fields import Field, find_fields, lacks_text
+from preprocess.corpus.sampling.fields import ANY_NAME, Field, find_fields, without_text
 from preprocess.corpus.sampling.reading import FileSample
 from preprocess.corpus.sampling.summary import SourceSummary
-from preprocess.errors import one_line
 from preprocess.files.search.below import Kind
 from preprocess.reading.listing import by_kind
-from preprocess.text.cleaning import Cleaner
 
-FIRST_DOCUMENTS = 5
-"""Documents of each source that are shown, from the start of its first file."""
-SHOWN_CHARACTERS = 500
-"""Characters of a document that are shown."""
 MOST_FIELDS = 8
 """Fields that are named for a source whose text is not found."""
 LENGTHS = {"median": 0.5, "90 %": 0.9, "largest read": 1.0}
@@ -66,8 +61,9 @@ class SourceAnswer:
         repeated: the same for the whole source.
         dropped: number of records and documents of the sample that are not kept, by reason.
         examples: one of the rejected records of each reason, and where it is.
-        fields: fields that may be the text, if records have none.
-        first: the first documents after cleaning, truncated.
+        fields: fields that may be the text, if most records have none.
+        remedy: what to do about these records; empty if most have a text or no field is found.
+        first: the first documents as prepare would write them.
     """
 
     name: str
@@ -83,7 +79,8 @@ class SourceAnswer:
     dropped: dict[str, int]
     examples: dict[str, tuple[str, str]]
     fields: list[Field]
-    first: list[str]
+    remedy: str
+    first: list[FirstDocument]
 
 
 @dataclass(frozen=True)
@@ -237,6 +234,7 @@ def _source(sample: InputSample, number: int) -> SourceAnswer:
     size = sample.sizes[number]
     times = size / found.raw_bytes if found.raw_bytes else 1.0
     languages = found.languages
+    fields = _fields(sample.of_source(number), source)
     return SourceAnswer(
         name=source.name,
         files=len(files),
@@ -250,8 +248,9 @@ def _source(sample: InputSample, number: int) -> SourceAnswer:
         repeated=found.repeats.share_of(times),
         dropped=dict(found.dropped.most_common()),
         examples=_examples(found),
-        fields=_fields(sample.of_source(number), source),
-        first=_first(sample, number, source),
+        fields=fields,
+        remedy=_remedy(fields, source),
+        first=first_documents(sample.of_source(number), source, sample.config.prepare),
     )
 
 
@@ -265,23 +264,19 @@ def _examples(found: SourceSummary) -> dict[str, tuple[str, str]]:
 
 
 def _fields(samples: list[FileSample], source: Source) -> list[Field]:
-    lacking = next((one for one in samples if lacks_text(one)), None)
+    lacking = without_text(samples)
     return find_fields(lacking, source)[:MOST_FIELDS] if lacking else []
 
 
-def _first(sample: InputSample, number: int, source: Source) -> list[str]:
-    """Return the first documents of a source that are not empty after cleaning."""
-    cleaner = Cleaner(sample.config.prepare.cleaning_of(source))
-    shown: list[str] = []
-    for one in sample.of_source(number):
-        # Others are not read from their start.
-        if one.places.starts[:1] == (0,):
-            for block in one.blocks:
-                texts = cleaner.clean_batch(block.documents[: 100 * FIRST_DOCUMENTS])
-                shown += [one_line(text[:SHOWN_CHARACTERS]) for text in texts if text]
-                if len(shown) >= FIRST_DOCUMENTS:
-                    return shown[:FIRST_DOCUMENTS]
-    return shown
+def _remedy(fields: list[Field], source: Source) -> str:
+    if not fields:
+        return ""
+    first = fields[0].path
+    if first.startswith(ANY_NAME):
+        return "they are the values of one object; write them as a list, or as JSON Lines"
+    if source.template is not None:
+        return "name fields that they have in the template"
+    return f"it is likely in '{first}'; set text_field={first}"
 
 
 def _refused(sample: InputSample) -> list[tuple[str, int]]:

@@ -45,6 +45,6 @@ LOOK = Command(
     },
     "Reads a sample: at most 64 MB of the files, and 64 million characters of their text. Shows the "
     "files by name and content, the documents and their lengths, scripts and languages, what would be "
-    "refused or left out, the first documents as they would be cleaned, and estimates of the time, "
+    "refused or left out, the first documents as prepare would write them, and estimates of the time, "
     "memory and disk of prepare. Writes nothing.",
 )

@@ -46,7 +46,7 @@ def look(words: list[str], seed: int, as_json: bool) -> int:
     if not as_json:
         show_left_out(left_out, console)
     if not any(file.bytes for group in files for file in group):
-        raise no_documents(config)
+        raise no_documents(config, "name files with text")
     with console.bar("look", 1) as bar:
         sample = take_sample(
             config, files, SampleSize(), seed, lambda done, all_: bar.update(done / all_, "reading")

@@ -38,9 +38,10 @@ def show(answer: Answer, console: Console) -> None:
         _show_fields(source, console)
     for source in answer.sources:
         if source.first:
-            console.line(f"first documents of {source.name}, as they would be cleaned:")
-        for text in source.first:
-            console.line(f"  {_cut(text, DOCUMENT_WIDTH)}")
+            console.line(f"first documents of {source.name}, as prepare would write them:")
+        for document in source.first:
+            dropped = f"dropped as {document.dropped}: " if document.dropped else ""
+            console.line(f"  {dropped}{_cut(document.text, DOCUMENT_WIDTH)}")
     show_estimates(answer, console)
 
 
@@ -174,10 +175,7 @@ def _show_losses(source: SourceAnswer, console: Console) -> None:
 def _show_fields(source: SourceAnswer, console: Console) -> None:
     if not source.fields:
         return
-    console.warn(
-        f"the text of {source.name} is likely in '{source.fields[0].path}': set "
-        f"text_field={source.fields[0].path}"
-    )
+    console.warn(f"most records of {source.name} have no text: {source.remedy}")
     rows = [
         [field.path, f"{field.share:.0%}", f"{field.characters:,.0f}"] for field in source.fields
     ]

@@ -26,13 +26,17 @@ DEEPEST = 6
 MISSING = (MISSING_FIELD, NO_STRING)
 WRONG_COLUMNS = "wrong_columns"
 """Reasons under which records and files without the text are counted."""
+ANY_NAME = "*"
+"""First part of `Field.path` for the values of an object that has a record for each name."""
+FEWEST_NAMES = 3
+"""Names of such an object, at least."""
 
 
 class Field(NamedTuple):
     """A field that holds strings.
 
     Attributes:
-        path: its path, as for `Source.text_field`.
+        path: its path, as for `Source.text_field`, unless it begins with `ANY_NAME`.
         share: share of the records that have it.
         characters: mean number of characters in these records.
     """
@@ -42,12 +46,23 @@ class Field(NamedTuple):
     characters: float
 
 
-def lacks_text(sample: FileSample) -> bool:
-    """Return True if most records of a file are without the text, or if it has no column of texts."""
+def without_text(samples: Sequence[FileSample]) -> FileSample | None:
+    """Return a file whose records lack the text, or None if most records of a source have it.
+
+    Args:
+        samples: the files of the sample of a source.
+    """
+    lost = sum(map(_lost, samples))
+    if lost <= sum(len(block.documents) for sample in samples for block in sample.blocks):
+        return None
+    return max(samples, key=_lost)
+
+
+def _lost(sample: FileSample) -> int:
+    """Return the number of records of a file that lack the text; 1 if it has no column of texts."""
     if getattr(sample.problem, "reason", "") == WRONG_COLUMNS:
-        return True
-    lost = sum(record.reason in MISSING for block in sample.blocks for record in block.rejected)
-    return lost > sum(len(block.documents) for block in sample.blocks)
+        return 1
+    return sum(record.reason in MISSING for block in sample.blocks for record in block.rejected)
 
 
 def find_fields(sample: FileSample, source: Source) -> list[Field]:
@@ -65,10 +80,16 @@ def find_fields(sample: FileSample, source: Source) -> list[Field]:
 
 
 def fields_of(records: Sequence[Mapping[str, Any]]) -> list[Field]:
-    """Return the fields of strings in records, the longest first."""
+    """Return the fields of strings in records, the longest first.
+
+    A single record may be an object that has a record for each name; these are searched then.
+    """
+    prefix = ""
+    if len(records) == 1 and (named := _named_records(records[0])):
+        records, prefix = named, ANY_NAME
     sizes: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for number, record in enumerate(records):
-        for path, text in _strings(record, ""):
+        for path, text in _strings(record, prefix):
             sizes[path][number] += len(text)
     fields = [
         Field(path, len(found) / len(records), found.total() / len(found))
@@ -76,6 +97,14 @@ def fields_of(records: Sequence[Mapping[str, Any]]) -> list[Field]:
     ]
     # A long text that only a few records have is not the text.
     return sorted(fields, key=lambda field: -field.share * field.characters)
+
+
+def _named_records(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the values of an object if they are records, which have a name in common; else nothing."""
+    values = [value for value in record.values() if isinstance(value, Mapping)]
+    if len(values) < max(FEWEST_NAMES, len(record)):
+        return []
+    return values if set.intersection(*(set(value) for value in values)) else []
 
 
 def _strings(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:

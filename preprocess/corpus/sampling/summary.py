@@ -3,14 +3,14 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from preprocess.config import PrepareConfig, Source
 from preprocess.corpus.sampling.languages import LANGUAGE_CHARACTERS, language_detector
 from preprocess.corpus.sampling.reading import FileSample
 from preprocess.corpus.sampling.repeats import Repeats
 from preprocess.quality.screening import Screener
-from preprocess.reading.block import Rejected, shortened
+from preprocess.reading.block import EXCERPT_CHARACTERS, Rejected, shortened
 from preprocess.text.scripts import count_scripts
 
 LANGUAGE_DOCUMENTS = 300
@@ -87,7 +87,7 @@ def summarise(
     drawn: list[str] = []
     draw = random.Random(seed)
     for sample in samples:
-        _add_rejected(found, sample)
+        _add_rejected(found, sample, screener)
         weight = sample.weight * total_bytes / hits if hits else 0.0
         if not weight:
             continue
@@ -104,7 +104,7 @@ def summarise(
                 if why:
                     found.dropped[why] += 1
                     if len(found.examples.get(why, ())) < EXAMPLES:
-                        excerpt = shortened(screener.hidden(text))
+                        excerpt = shortened(screener.hidden(text, EXCERPT_CHARACTERS))
                         found.examples.setdefault(why, []).append(
                             Rejected(why, excerpt, block.where(index))
                         )
@@ -123,13 +123,13 @@ def summarise(
     return found
 
 
-def _add_rejected(found: SourceSummary, sample: FileSample) -> None:
+def _add_rejected(found: SourceSummary, sample: FileSample, screener: Screener) -> None:
     for block in sample.blocks:
         for record in block.rejected:
             found.dropped[record.reason] += 1
             examples = found.examples.setdefault(record.reason, [])
             if len(examples) < EXAMPLES:
-                examples.append(record)
+                examples.append(replace(record, excerpt=screener.hidden(record.excerpt)))
 
 
 def text_bytes(text: str) -> int:

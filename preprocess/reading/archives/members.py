@@ -82,6 +82,8 @@ class Members:
                 yield self.rejection(label, error)
         if self._source.error:
             raise self._source.error
+        if findings.encoding:
+            self._archive.findings.add_member(label, findings.encoding)
         if findings.note in (OLD_LINE_ENDS, WRONG_DECLARED):
             self._archive.findings.note = findings.note
 

@@ -15,7 +15,9 @@ from preprocess.reading.kinds.json_shape import Shape, shape_of
 TABLES = (".csv", ".tsv", ".tab")
 CONLL_NAMES = (".conllu", ".conll", ".conllx", ".conllup")
 PAGES = (".html", ".htm", ".xhtml")
-NEVER_LINES = (".json", ".parquet", ".arrow", ".feather", ".ipc", ".warc", ".wet")
+SIGNED = (".parquet", ".arrow", ".feather", ".ipc", ".warc", ".wet")
+"""Endings of names of files that have a signature at their start."""
+NEVER_LINES = (".json", *SIGNED)
 """Endings of names of files of which no line is a text, so that their lines are not read as text."""
 _WHOLE = (*TABLES, *CONLL_NAMES, *PAGES, ".warc", ".wet", ".arrow", ".feather", ".ipc", ".xml")
 """Endings of names of files that are usually read from their start."""

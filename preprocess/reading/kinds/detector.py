@@ -13,6 +13,7 @@ from preprocess.reading.formats.detection import (
     CONLL_NAMES,
     NEVER_LINES,
     PAGES,
+    SIGNED,
     TABLES,
     Format,
     ends_with,
@@ -30,6 +31,7 @@ from preprocess.reading.kinds.signatures import (
     XML,
     Kind,
     find_kind,
+    is_utf8,
 )
 from preprocess.reading.stream import Stream
 
@@ -82,6 +84,9 @@ class Detector:
         if kind is None and by_name is None:
             kind = self._markup(head.decode(encoding, "ignore"))
         if kind is None:
+            # As text, the message would be about its encoding.
+            if by_name is None and ends_with(stream.name, *SIGNED) and not is_utf8(head):
+                self._refuse_wrong_name()
             return by_name
         if kind.format is None or source.format not in ("auto", kind.format):
             self._refuse(kind)
@@ -120,9 +125,20 @@ class Detector:
             if SENTENCE not in self.stream.head:
                 self._refuse(CONLL)
             return "conllu"
-        if ends_with(name, *NEVER_LINES) and self.stream.head.strip(codecs.BOM_UTF8 + _SPACE):
-            self._refuse(_wrong_name(name))
+        if ends_with(name, *NEVER_LINES):
+            self._refuse_wrong_name()
         return "text"
+
+    def _refuse_wrong_name(self) -> None:
+        """Refuse a file whose name is that of a format which it is not, unless it is blank."""
+        head = self.stream.head
+        if head.strip(codecs.BOM_UTF8 + _SPACE):
+            ending = next(one for one in NEVER_LINES if ends_with(self.stream.name, one))
+            text = is_utf8(head)
+            what = "text that is not" if text else "not"
+            self._refuse(
+                Kind(f"{what} {ending[1:]}, as its name says", "replace or rename it", text)
+            )
 
     def _refuse(self, kind: Kind) -> None:
         inside = " inside a compressed file" if self.stream.packed else ""
@@ -131,9 +147,3 @@ class Detector:
             remedy += ", set format: text on its source to read its lines as text"
         problem = f"this is {kind.what}{inside}"
         raise unreadable_file(self.stream.path, problem, remedy, NOT_TEXT)
-
-
-def _wrong_name(name: str) -> Kind:
-    """Return the kind of a text whose name is that of a format which is not lines of text."""
-    ending = next(ending for ending in NEVER_LINES if ends_with(name, ending))
-    return Kind(f"text that is not {ending[1:]}, as its name says", "replace or rename it", True)

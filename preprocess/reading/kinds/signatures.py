@@ -205,7 +205,7 @@ def _binary_kind(head: bytes, controls: int, name: str) -> Kind | None:
         return Kind("a model file (safetensors)", _CONVERT)
     if head[:3] == b"\x5d\0\0" and (head[5:13] == b"\xff" * 8 or head[10:13] == bytes(3)):
         return Kind("an LZMA file (.lzma)", _REPACK)
-    valid = _is_utf8(head)
+    valid = is_utf8(head)
     if name.lower().endswith(".br") and not valid:
         return _BROTLI
     if not valid and _is_zlib(head):
@@ -227,7 +227,8 @@ def is_tar(head: bytes) -> bool:
     return stated == sum(header) - sum(header[148:156]) + 8 * 0x20
 
 
-def _is_utf8(head: bytes) -> bool:
+def is_utf8(head: bytes) -> bool:
+    """Return True if the beginning of a file is valid UTF-8, perhaps cut inside a character."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:

@@ -13,9 +13,12 @@ from preprocess.reading.records import Oversized, whole_file
 from preprocess.reading.stream import Stream
 from preprocess.reading.web.page_encoding import decode_page
 
+NO_MAIN_TEXT = "no_main_text"
+"""Reason of pages that have no text, or only what surrounds it, such as menus."""
+
 
 def read_html(stream: Stream, options: ReadOptions) -> Iterator[Block]:
-    """Yield the main text of a page as one document.
+    """Yield the main text of a page as one document; without one, the page is rejected.
 
     Raises:
         UserError: resiliparse is not installed.
@@ -31,9 +34,17 @@ def read_html(stream: Stream, options: ReadOptions) -> Iterator[Block]:
             text, reason, wrong = decode_page(page.data, "", options.source.encoding)
             if wrong:
                 stream.findings.note = WRONG_DECLARED
-            yield Record(0, text if reason else main_text(text), "", reason)
+            if not reason:
+                text, reason = extracted(text, main_text)
+            yield Record(0, text, "", reason)
 
     return blocks_of(records(), stream, options, stream.place)
+
+
+def extracted(html: str, main_text: Callable[[str], str]) -> tuple[str, str]:
+    """Return the main text of a page, or the page and `NO_MAIN_TEXT` if it has none."""
+    text = main_text(html)
+    return (text, "") if text.strip() else (html, NO_MAIN_TEXT)
 
 
 def import_extractor(path: str) -> Callable[[str], str]:

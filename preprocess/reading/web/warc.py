@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from preprocess.reading.block import Block
-from preprocess.reading.byte_range import WRONG_DECLARED, damaged_file
+from preprocess.reading.byte_range import HEAD_BYTES, NOT_TEXT, WRONG_DECLARED, damaged_file
+from preprocess.reading.compression import find_compression
+from preprocess.reading.encodings.decoding import find_encoding
 from preprocess.reading.formats.record_blocks import Record, blocks_of
+from preprocess.reading.kinds.signatures import COMPRESSED, HTML, Kind, find_kind
 from preprocess.reading.options import ReadOptions
 from preprocess.reading.stream import Stream
 from preprocess.reading.web.http_message import (
@@ -13,7 +16,7 @@ from preprocess.reading.web.http_message import (
     parse_response,
 )
 from preprocess.reading.web.page_encoding import decode_page
-from preprocess.reading.web.pages import import_extractor
+from preprocess.reading.web.pages import extracted, import_extractor
 from preprocess.reading.web.warc_records import CutWarcError, WarcRecord, split_warc
 
 _KNOWN = ("warcinfo", "request", "metadata", "revisit", "continuation")
@@ -56,8 +59,9 @@ def warc_records(
 
     Documents are pages of HTML and plain texts: responses with status 200, resources, and
     conversions, which are the texts of WET files. All other records are rejected: those of other types
-    as "warc_TYPE", responses with another status as "http_status", other content as "not_text", and
-    damaged ones as "invalid_warc" or "invalid_http".
+    as "warc_TYPE", responses with another status as "http_status", pages without main text as
+    "no_main_text", and damaged ones as "invalid_warc" or "invalid_http". Other content is rejected as
+    "not_text", also if it was sent as a page: many servers send images or PDF documents as text/html.
 
     Args:
         chunks: the file, uncompressed.
@@ -90,11 +94,11 @@ def _text(
     """Return the text of a record, the reason to reject it, and whether its encoding is wrong."""
     if record.reason:
         return "", record.reason, False
-    kind = record.headers.get("warc-type", "").lower()
+    record_type = record.headers.get("warc-type", "").lower()
     body, content_type = record.body, record.headers.get("content-type", "")
-    if kind == "response":
+    if record_type == "response":
         if not content_type.lower().startswith("application/http"):
-            return "", "not_text", False
+            return "", NOT_TEXT, False
         try:
             response = parse_response(body, limit)
         except InvalidHttpError as error:
@@ -104,14 +108,29 @@ def _text(
         if response.status != 200:
             return f"status {response.status}", "http_status", False
         body, content_type = response.body, response.headers.get("content-type", "")
-    elif kind not in ("resource", "conversion"):
-        return "", f"warc_{kind}" if kind in _KNOWN else "warc_other_type", False
+    elif record_type not in ("resource", "conversion"):
+        reason = record_type if record_type in _KNOWN else "other_type"
+        return "", f"warc_{reason}", False
     media = content_type.partition(";")[0].strip().lower()
     if not media and body[:512].lstrip()[:1] == b"<":
         media = _HTML[0]
     if media not in (*_HTML, "text/plain"):
-        return media, "not_text", False
+        return media, NOT_TEXT, False
+    kind = _kind(body)
+    # A conversion is a text, whatever it begins with.
+    if kind is HTML and record_type != "conversion":
+        media = _HTML[0]
+    elif kind and not (kind.readable and (media in _HTML or record_type == "conversion")):
+        return f"{kind.what}, sent as {media}", NOT_TEXT, False
     text, reason, wrong = decode_page(body, content_type, encoding)
     if media in _HTML and not reason:
-        text = main_text(text)
+        text, reason = extracted(text, main_text)
     return text, reason, wrong
+
+
+def _kind(body: bytes) -> Kind | None:
+    """Return what a body is by its first bytes, or None if it may be text."""
+    head = body[:HEAD_BYTES]
+    if find_compression(head):
+        return COMPRESSED
+    return find_kind(head, find_encoding(head, "") or "utf-8", "")

@@ -12,6 +12,7 @@ from preprocess.reading.byte_range import damaged_file
 from preprocess.reading.formats.record_blocks import Record, blocks_of
 from preprocess.reading.options import ReadOptions
 from preprocess.reading.stream import Stream
+from preprocess.reading.web.pages import NO_MAIN_TEXT
 from preprocess.reading.web.wikitext import HIDDEN, plain_text
 
 _KEPT = ("title", "ns", "id", "text", "model", "namespace")
@@ -33,7 +34,7 @@ def wiki_records(chunks: Iterable[bytes], path: str, limit: int) -> Iterator[Rec
 
     A document is the last revision of an article, without markup. Pages of other namespaces are
     rejected as "wiki_namespace", redirects as "wiki_redirect", and pages that are no wikitext, such as
-    JSON, as "not_text".
+    JSON, as "not_text"; those without text, such as templates only, as "no_main_text".
 
     Args:
         chunks: the dump, uncompressed.
@@ -140,4 +141,8 @@ def _record(page: _Page, hidden: frozenset[str]) -> Record:
         return Record(page.offset, title, title, "not_text")
     if page.is_long:
         return Record(page.offset, title, title, "oversized")
-    return Record(page.offset, plain_text(page.parts.get("text", ""), hidden), title)
+    wikitext = page.parts.get("text", "")
+    text = plain_text(wikitext, hidden)
+    if not text.strip():
+        return Record(page.offset, wikitext or title, title, NO_MAIN_TEXT)
+    return Record(page.offset, text, title)

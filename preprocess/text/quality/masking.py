@@ -13,6 +13,8 @@ from preprocess.text.quality.config import MaskConfig
 
 CONTEXT = 30
 """Characters shown on either side of an example."""
+_BEFORE = 60
+"""Characters before a number that tell what it is."""
 
 _EMAIL = re.compile(
     # Before the sign, only what addresses have in practice: "/" and "=" are parts of URLs around them.
@@ -24,20 +26,51 @@ _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _IP4 = re.compile(rf"(?<![\w.]){_OCTET}(?:\.{_OCTET}){{3}}(?!\w|\.\d)", re.ASCII)
 _IP6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:])", re.ASCII)
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-_VERSION = re.compile(r"(?:version|release|ver\.|\bv\.?|section|§)\W{0,3}$", re.IGNORECASE)
+# Four-part versions, sections and file names have the form of an address. What is directly before them
+# tells: a word such as "version", with another version in between ("versions 12.0.3.4 and 12.0.3.5"); the
+# name of a program; or a name that is joined by a sign (nginx/1.25.3.11, lib-2.34.11.8, lib>=2.34.11.8).
+_VERSION = re.compile(
+    r"(?:\b(?:versions?|releases?|ver|v|rev|revision|build|update|patch|firmware|driver|kernel|framework"
+    r"|section|chapter|clause|article|chrome|chromium|firefox|safari|edge|opera|explorer|windows|android"
+    r"|ios|macos|linux|java|jdk|jre|sdk|php|python|flash|player|reader|mysql|apache|tomcat|nginx|openssl"
+    # Possessive, because there are many ways to divide digits.
+    r"|openssh|wordpress)|§)\W{0,3}(?:\d[\d.]++\W{0,3}+(?:(?:and|or|to)\W)?+)*+$"
+    # A slash after a whole word only: in URLs it is before addresses, too.
+    r"|[\s(;,][a-z][\w+]*/$"
+    r"|[a-z]\w*[-_]$"
+    r"|\w(?:==| ?[<>~]= ?)$",
+    re.IGNORECASE,
+)
+_AFTER_VERSION = re.compile(
+    r"-[a-z]|\.(?:tar|t?gz|zip|7z|exe|dll|so|jar|deb|rpm|msi|dmg|apk|whl)\b", re.IGNORECASE
+)
 _LARGEST_DIGIT = 9
 
 _PHONE = re.compile(
     # International: +49 30 901820, +1 (555) 123-4567
-    r"(?<![\w+])\+[1-9]\d{0,2}(?:[ ./-]?\(?\d{1,5}\)?){2,6}(?![\w-]|[.,]\d)"
+    # After +1, no area code starts with 0 or 1: +1 000 000 000 is an amount.
+    r"(?<![\w+])\+(?:1(?=[ ./-]?\(?[2-9]\d\d)|[2-9]\d{0,2})(?:[ ./-]?\(?\d{1,5}\)?){2,6}(?![\w-]|[.,]\d)"
     # North America: (555) 234-5678, 555-234-5678, 555.234.5678
     r"|(?<![\w.,/+-])(?:1[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d-|[2-9]\d\d\.)[2-9]\d\d[-.]\d{4}(?![\w-]|[.,]\d)"
     # With a trunk prefix: 030 901820-15, (020) 7946 0958, 0171/2345678
-    r"|(?<![\w.,/+-])\(?0\d{1,4}\)?[ /-]\d{2,8}(?:[ -]\d{2,6}){0,4}(?![\w-]|[.,/]\d)",
+    r"|(?<![\w.,/+-])\(?0(?:[1-9]\d{0,3}|0[1-9]\d{0,2})\)?[ /-]\d{2,8}(?:[ -]\d{2,6}){0,4}(?![\w-]|[.,/]\d)"
+    # With points, in France: 01.23.45.67.89
+    r"|(?<![\w.,/+-])0[1-9](?:\.\d\d){4}(?![\w-]|[.,]\d)",
     re.ASCII,
 )
 _PHONE_DIGITS = range(9, 16)
 _DATE = re.compile(r"\(?\d{1,2}\)?[ /-]\d{1,2}[ /-]\d{2,4}\b", re.ASCII)
+_PAIRS = re.compile(r"0[1-9](?:[ .-]\d\d){4}", re.ASCII)
+"""A phone number of France, whose first three pairs have the form of a date."""
+_NUMBER, _ENDS_WITH_NUMBER = re.compile(r"[ .-]\d"), re.compile(r"\d[ .-]$")
+_ZIP = re.compile(r"0\d{4}-\d{4}", re.ASCII)
+"""A ZIP+4 code that starts with 0, which also has the form of a short phone number with an area code."""
+_CALL = re.compile(r"(?:tel|phone|fon|fax|mobile?|cell|call|dial)\w*\W{0,3}$", re.IGNORECASE)
+_IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d\d(?:[ -]?[0-9A-Z]{4}){2,7}(?:[ -]?[0-9A-Z]{1,3})?(?!\w)")
+_NAMED_IBAN = re.compile(r"IBAN\W{0,3}$", re.IGNORECASE)
+_IBAN_LENGTHS = range(15, 35)
+_MOST_IBAN = 44
+"""Characters of an IBAN with its spaces, at most."""
 _BOOK = re.compile(r"(?:ISBN|ISSN|DOI|EAN)\W{0,3}(?:1[03]\W{0,3})?$", re.IGNORECASE)
 _DIGITS = re.compile(r"\d[\d(). /-]{6,}", re.ASCII)
 _EMAIL_BEFORE, _EMAIL_AFTER = 65, 320
@@ -105,7 +138,8 @@ def _shown(match: re.Match[str]) -> str:
 
 
 def _before(match: re.Match[str]) -> str:
-    return match.string[max(0, match.start() - CONTEXT) : match.start()]
+    start = max(0, match.start() - _BEFORE)
+    return (" " if start == 0 else "") + match.string[start : match.start()]
 
 
 def _emails(text: str) -> list[re.Match[str]]:
@@ -151,9 +185,14 @@ def _phones(text: str) -> list[re.Match[str]]:
 
 
 def _is_public_ip4(match: re.Match[str]) -> bool:
-    """Numbers of versions and sections have the same form: 1.2.3.4 is taken for one of these."""
+    """Return True for the address of a host, and False for a version, a section or a network.
+
+    1.2.3.4, 12.0.0.1 and 12.4.1.0 are taken for one of these. See also `_VERSION`.
+    """
     octets = [*map(int, match[0].split("."))]
-    if max(octets) <= _LARGEST_DIGIT or _VERSION.search(_before(match)):
+    if max(octets) <= _LARGEST_DIGIT or octets[-1] == 0 or octets.count(0) > 1:
+        return False
+    if _VERSION.search(_before(match)) or _AFTER_VERSION.match(match.string, match.end()):
         return False
     return ipaddress.IPv4Address(match[0]).is_global
 
@@ -168,7 +207,54 @@ def _is_public_ip6(match: re.Match[str]) -> bool:
 
 
 def _is_phone(match: re.Match[str]) -> bool:
-    digits = sum(map(str.isdigit, match[0]))
-    if digits not in _PHONE_DIGITS or _DATE.match(match[0]):
+    number = match[0]
+    if sum(map(str.isdigit, number)) not in _PHONE_DIGITS or _is_in_iban(match):
         return False
-    return not _BOOK.search(_before(match))
+    if _PAIRS.fullmatch(number):
+        return not _continues(match) and not _counts_up(number)
+    if _DATE.match(number):
+        return False
+    before = _before(match)
+    if _ZIP.fullmatch(number):
+        return bool(_CALL.search(before))
+    return not _BOOK.search(before)
+
+
+def _continues(match: re.Match[str]) -> bool:
+    """Return True if further numbers are before or after a number, as in the date 2024 01 15 12 30 45."""
+    text, (start, end) = match.string, match.span()
+    return bool(
+        _ENDS_WITH_NUMBER.search(text[max(0, start - 2) : start]) or _NUMBER.match(text, end)
+    )
+
+
+def _counts_up(number: str) -> bool:
+    """Return True for consecutive numbers, such as 05 06 07 08 09."""
+    pairs = [int(number[at : at + 2]) for at in range(0, len(number), 3)]
+    return pairs == [*range(pairs[0], pairs[0] + len(pairs))]
+
+
+def _is_in_iban(match: re.Match[str]) -> bool:
+    """Return True if a number is inside an international bank account number (ISO 13616).
+
+    It has a valid checksum, or the word IBAN before it.
+    """
+    text, start = match.string, match.start()
+    for iban in _IBAN.finditer(text, max(0, start - _MOST_IBAN), match.end() + _MOST_IBAN):
+        if iban.start() <= start < iban.end():
+            # The groups behind it may be other numbers.
+            ends = [m.start() for m in re.finditer("[ -]", iban[0])]
+            candidates = (iban[0][:end] for end in (*ends, len(iban[0])))
+            return bool(_NAMED_IBAN.search(_before(iban))) or any(
+                _is_iban(re.sub("[ -]", "", one))
+                for one in candidates
+                if iban.start() + len(one) > start
+            )
+    return False
+
+
+def _is_iban(text: str) -> bool:
+    """Return True if the checksum of ISO 7064 (MOD 97-10) is valid, without spaces."""
+    if len(text) not in _IBAN_LENGTHS:
+        return False
+    return int("".join(str(int(c, 36)) for c in text[4:] + text[:4])) % 97 == 1

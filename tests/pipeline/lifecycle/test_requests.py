@@ -277,6 +277,44 @@ def test_a_setting_that_a_result_does_not_take_over_is_reported(folder: Folder) 
     assert said == "  made before a setting changed (weight: 1 -> 2); kept\n  already done\n"
 
 
+def switched(keeps: bool) -> Stage:
+    return asking(2, switches=lambda config: {"prepare.keep_keys": keeps})
+
+
+def test_work_that_was_begun_without_a_switch_is_not_continued_with_it(folder: Folder) -> None:
+    with pytest.raises(RuntimeError, match="half way"):
+        folder.run(switched(False), fail)
+    with pytest.raises(StageError, match=r"\n    prepare\.keep_keys: false -> true\n"):
+        folder.run(switched(True))
+    assert folder.run(switched(False)).startswith("  resuming unfinished work\n")
+    # A finished result does not depend on it.
+    assert folder.run(switched(True)) == "  already done\n"
+
+
+def test_a_switch_can_be_turned_off_and_before_anything_is_done_also_on(folder: Folder) -> None:
+    def stop(place: StageFolder) -> str:
+        raise RuntimeError("at the start")
+
+    for first, second in ((True, fail), (False, stop)):
+        with pytest.raises(RuntimeError):
+            folder.run(switched(first), second)
+        assert folder.run(switched(not first)).startswith("  resuming unfinished work\n")
+        storage.remove_tree(str(folder.path))
+
+
+def test_work_of_a_version_that_recorded_no_switches_is_continued(folder: Folder) -> None:
+    with pytest.raises(RuntimeError, match="half way"):
+        folder.run(asking(2), fail)
+    with pytest.raises(RuntimeError, match="half way"):
+        folder.run(switched(False), fail)
+    assert folder.run(switched(True)).startswith("  resuming unfinished work\n")
+
+
+RULE = (
+    "the rule by which documents count as near-duplicates is another one in this version of biloom"
+)
+
+
 def test_unfinished_work_of_other_tables_is_refused_and_a_finished_result_is_kept(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,7 +331,7 @@ def test_unfinished_work_of_other_tables_is_refused_and_a_finished_result_is_kep
     monkeypatch.setattr(versions, "table_versions", lambda: {**present, "SentencePiece": "99"})
     old = present["SentencePiece"]
     assert folder.run(stage) == (
-        f"  made with other tables than those installed now (SentencePiece: {old} -> 99); kept\n"
+        f"  made with other versions than those installed now (SentencePiece: {old} -> 99); kept\n"
         "  already done\n"
     )
 
@@ -314,8 +352,14 @@ def test_unfinished_work_of_the_former_near_duplicates_is_refused(
             Folder(similar).run(stage, fail)
     assert stage.versions(folder.config) == former
     assert stage.versions(similar) == {**former, "near-duplicates": "2"}
-    with pytest.raises(StageError, match="near-duplicates: 1 -> 2\n"):
+    with pytest.raises(StageError) as refused:
         Folder(similar).run(stage)
+    assert str(refused.value) == (
+        f"{folder.path.parent / 'prepare'} holds unfinished work made with other versions:\n"
+        f"    near-duplicates: {RULE}\n"
+        "  add --overwrite to move it aside, or set another run.output\n"
+        "  to keep the folder, finish it with the versions that began it"
+    )
 
 
 def test_a_finished_result_of_the_former_near_duplicates_stays_valid(
@@ -330,7 +374,7 @@ def test_a_finished_result_of_the_former_near_duplicates_stays_valid(
         patched.setattr(Stage, "versions", lambda *_: versions.table_versions())
         similar.run(stage)
     assert similar.run(stage, fail) == (
-        "  made with other tables than those installed now (near-duplicates: 1 -> 2); kept\n"
+        f"  made with other versions than those installed now (near-duplicates: {RULE}); kept\n"
         "  already done\n"
     )
 

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console as RichConsole
 
 from pipeline.console import Console
-from pipeline.reports.corpus_summary import show_corpus
+from pipeline.reports.corpus_summary import show_corpus, show_screening
 from pipeline.training import forecast
 from preprocess.shards.format import SUMS
 
@@ -21,7 +21,7 @@ def sums(documents):
     return {key: documents * (n + 1) for n, key in enumerate(SUMS)}
 
 
-def said(sources, valid=10, **documents):
+def said(sources, valid=10, keep_keys=False, **documents):
     counts = {"read": 1_000, "written": 900, "replaced": 0, "dropped": {}, "changed": {}}
     details = {
         "splits": {"train": sums(890), "valid": sums(valid), "test": sums(0)},
@@ -29,7 +29,8 @@ def said(sources, valid=10, **documents):
         "documents": counts | documents,
     }
     printed = StringIO()
-    show_corpus(Console(RichConsole(file=printed, width=200)), details, "out/corpus.html")
+    console = Console(RichConsole(file=printed, width=1000))
+    show_corpus(console, details, "out/corpus.html", keep_keys)
     return printed.getvalue().splitlines()
 
 
@@ -52,6 +53,14 @@ def test_an_empty_or_large_valid_split_is_warned_of():
     )
 
 
+def test_missing_keys_are_warned_of():
+    plain = [{"name": "corpus", "share": 1.0, **sums(900)}]
+    assert said(plain, keep_keys=True)[-2].startswith(
+        "  no hashes of the documents are kept, although prepare.keep_keys is true, because an earlier"
+    )
+    assert "no hashes" not in "".join(said(plain))
+
+
 def test_sources_drops_and_cleaning_are_reported_where_there_are_any():
     sources = [
         {"name": "web", "share": 0.75, **sums(600)},
@@ -66,4 +75,17 @@ def test_sources_drops_and_cleaning_are_reported_where_there_are_any():
         "  documents changed by cleaning: 1,234 unicode, 5 whitespace",
         "  7,000 invalid byte sequences replaced by U+FFFD",
         "  details: out/corpus.html",
+    ]
+
+
+def test_rules_that_remove_parts_of_lines_are_not_counted_as_lines():
+    screening = {
+        "removed_lines": {"c4_citations": 0, "c4_short_line": 3},
+        "removed_characters": {"c4_citations": 24, "c4_short_line": 40},
+    }
+    printed = StringIO()
+    show_screening(Console(RichConsole(file=printed, width=200)), screening, read=10)
+    assert printed.getvalue().splitlines() == [
+        "  lines removed: 3 c4_short_line",
+        "  characters removed inside lines: 24 c4_citations",
     ]

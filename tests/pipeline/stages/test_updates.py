@@ -268,3 +268,30 @@ def test_a_worker_of_an_earlier_request_changes_nothing(
     ours, alone = (read_manifest(f"{tmp_path}/{name}/prepare") for name in ("run", "alone"))
     assert ours.content == alone.content
     assert not (tmp_path / "run" / "prepare" / "_work").exists()
+
+
+@pytest.mark.parametrize("switch", ["keep_keys", "keep_dropped"])
+def test_what_a_part_of_the_work_did_not_keep_cannot_be_kept_by_the_rest(
+    switch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pipeline.stages.prepare as prepare
+    from preprocess.corpus.first_pass import tokenize_unit
+    from preprocess.reading.plan_file import read_planned
+
+    (tmp_path / "text.txt").write_text("".join(f"line {n} of the text\n" for n in range(300)))
+    given = [f"prepare.input={tmp_path}/text.txt", f"run.output={tmp_path}"]
+    given += ["prepare.unit_bytes=2000", "runner.options.mode=in_memory", "tokenizer.kind=char"]
+    assert main(["tokenizer", *given]) == 0
+
+    def killed(*arguments: Any) -> None:
+        job = arguments[-1]._job
+        tokenize_unit(job, read_planned(job.work, 0))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare, "run_job", killed)
+        assert main(["prepare", *given, f"prepare.{switch}=false"]) == 130
+    assert main(["prepare", *given, f"prepare.{switch}=true"]) == 2
+    assert f"\n    prepare.{switch}: false -> true\n" in capsys.readouterr().err
+    assert main(["prepare", *given, f"prepare.{switch}=false"]) == 0
+    assert "resuming unfinished work" in capsys.readouterr().out

@@ -314,6 +314,15 @@ def test_rejected_records_are_written_for_inspection_and_counted(tmp_path: Path)
     assert not (tmp_path / "out" / "dropped-000001-000.jsonl").exists()
 
 
+def test_rejected_records_are_saved_without_personal_data(tmp_path: Path) -> None:
+    job, [unit], _ = make_job(
+        tmp_path, "ask ann@mail.org\n", name="raw.jsonl", mask={"email": "<email>"}
+    )
+    tokenize_unit(job, unit)
+    saved = (tmp_path / "out" / "dropped-000000-000.jsonl").read_text()
+    assert json.loads(saved)["excerpt"] == "ask <email>"
+
+
 def test_invalid_bytes_are_counted_or_dropped(tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_bytes(b"c \xff\n")
     paths = [str(tmp_path / "raw.txt"), str(tmp_path / "other.txt")]

@@ -162,3 +162,14 @@ def test_an_example_is_cut_and_can_be_saved(monkeypatch: pytest.MonkeyPatch) -> 
     one.add_example("a", "\ud80012345678")
     assert one.summary() == {"examples": {"a": ["\\ud8001234"]}}
     assert Report().saved() == {}
+
+
+def test_personal_data_at_a_cut_are_hidden() -> None:
+    one = screener(mask={"email": "<email>"})
+    text = f"{'x' * 290} jane.doe@mail.example.org and more"
+    assert one.hidden(text, 300) == f"{'x' * 290} <email> a"
+    assert one.hidden(text) == f"{'x' * 290} <email> and more"
+    assert screener().hidden(text, 300) == text[:300]
+    dropping = screener(mask={"email": "<email>"}, filters={"min_characters": 1000})
+    dropping.screen([text], no_ids)
+    assert dropping.report.examples["too_short"][0][1] == f"{'x' * 290} <email> a"

@@ -45,4 +45,8 @@ def test_versions_that_differ_are_listed() -> None:
     assert versions.differing_versions({**present, "chardet": "5.0", "other": "1"}) == [
         f"chardet: 5.0 -> {present['chardet']}"
     ]
-    assert versions.differing_versions({"near-duplicates": "1"}) == ["near-duplicates: 1 -> 2"]
+    [line] = versions.differing_versions({"near-duplicates": "1"})
+    assert line.startswith(
+        "near-duplicates: the rule by which documents count as near-duplicates is"
+    )
+    assert versions.differing_versions(versions.near_duplicate_version()) == []

@@ -66,7 +66,7 @@ def test_it_tells_files_documents_losses_and_estimates(raw: Path, capsys: Captur
     assert "c.txt: 100% of the characters outside ASCII are invalid in utf-8; name its" in out
     assert "    invalid_json | 1 | b.jsonl.gz:" in out
     assert re.search(r"^    empty \| 1 \| a\.txt:\d+: $", out, re.MULTILINE)
-    assert f"first documents of corpus, as they would be cleaned:\n    {lines(300)[0]}\n" in out
+    assert f"first documents of corpus, as prepare would write them:\n    {lines(300)[0]}\n" in out
     assert "prepare would read 1 unit of work (in_memory, 1 worker)\n" in out
     assert re.search(r"  tokenizer: about \d+ seconds.*MB\) of memory\n", out)
     assert re.search(r"  prepare: about \d+ seconds.* of disk while it runs, \d+kB after it\n", out)
@@ -85,7 +85,7 @@ def test_the_object_has_the_figures_of_the_tables(raw: Path, capsys: Capture) ->
     assert source["lengths"]["median"] == sizes[len(sizes) // 2]
     assert source["scripts"] == {"Latin": 1}
     assert source["repeated"] == source["repeated_in_sample"]
-    assert source["first"] == lines(300)[:5]
+    assert source["first"] == [{"text": line, "dropped": ""} for line in lines(300)[:5]]
     estimate = answer["estimates"]["prepare"]
     assert estimate["memory"]["low"] < estimate["memory"]["likely"] < estimate["memory"]["high"]
     assert estimate["tokens"] == pytest.approx(sum(len(text) + 1 for text in {*texts}), rel=0.01)
@@ -143,7 +143,8 @@ def test_the_field_of_the_text_is_found(raw: Path, capsys: Capture) -> None:
     (raw / "d.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert look("d.jsonl") == 0
     out = capsys.readouterr().out
-    assert "the text of corpus is likely in 'body.text': set text_field=body.text\n" in out
+    told_so = "most records of corpus have no text: it is likely in 'body.text'; set text_field=body.text\n"
+    assert told_so in out
     assert "    missing_text_field | 50 | d.jsonl:0: {" in out
     assert "prepare: about" not in out
     assert look("d.jsonl", "text_field=body.text") == 0
@@ -152,6 +153,25 @@ def test_the_field_of_the_text_is_found(raw: Path, capsys: Capture) -> None:
     assert "corpus | 50 | " in out
     assert "set 'prepare.input=[{path: [d.jsonl], text_field: body.text}]'\n" in out
     assert "prepare: about" in out
+
+
+def test_a_remedy_fits_the_records_and_the_settings(raw: Path, capsys: Capture) -> None:
+    rows = [{"title": "x", "body": line} for line in lines(20)]
+    (raw / "d.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert look("d.jsonl", "template={title} {txt}") == 0
+    out = capsys.readouterr().out
+    assert "corpus have no text: name fields that they have in the template\n" in out
+    assert "text_field=" not in out
+    (raw / "named.json").write_text(json.dumps({f"k{n}": row for n, row in enumerate(rows)}))
+    assert look("named.json") == 0
+    out = capsys.readouterr().out
+    assert "they are the values of one object; write them as a list, or as JSON Lines\n" in out
+    assert "\n    *.body | 100% | " in out
+    # Of a file beside others that have texts, nothing is said but its loss.
+    (raw / "good.txt").write_text("".join(f"{line}\n" for line in lines(50)))
+    [source] = told(capsys, "good.txt", "d.jsonl")["sources"]
+    assert source["dropped"] == {"missing_text_field": 20}
+    assert (source["fields"], source["remedy"]) == ([], "")
 
 
 def test_a_config_is_read_with_its_sources_and_tokenizer(tiny: Tiny, capsys: Capture) -> None:
@@ -179,10 +199,7 @@ def test_a_tokenizer_that_cannot_be_trained_is_told(raw: Path, capsys: Capture) 
     ("words", "message"),
     [
         (["none/*.txt"], "no file matches; check the path"),
-        (
-            ["raw/empty.txt"],
-            "raw/empty.txt: no documents found; set prepare.input to files with text",
-        ),
+        (["raw/empty.txt"], "raw/empty.txt: no documents found; name files with text"),
         (["raw/a.txt", "filters.languages=[xx]"], "unknown language 'xx'"),
         (["prepare.drop_empty=true"], "prepare.input is missing"),
     ],
@@ -214,3 +231,39 @@ def test_ctrl_c_ends_it_without_a_traceback(raw: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
+
+
+def test_the_first_documents_are_shown_as_prepare_would_write_them(
+    raw: Path, capsys: Capture
+) -> None:
+    texts = [
+        *(
+            "",
+            "  Ask ann@mail.org\x07 or +49 30 901820.  ",
+            "short bob@b.org",
+            "Enough words are here.",
+        ),
+        *(f"{'x' * 480} jane.doe@mail.example.org", "menu", "The last one of the five is long."),
+    ]
+    (raw / "first.txt").write_text("".join(f"{text}\n" for text in texts))
+    settings = (
+        *("prepare.mask.email=<email>", "prepare.mask.phone=<phone>"),
+        "prepare.filters.min_characters=20",
+    )
+    [source] = told(capsys, "first.txt", *settings)["sources"]
+    assert source["first"] == [
+        {"text": "Ask <email> or <phone>.", "dropped": ""},
+        {"text": "short <email>", "dropped": "too_short"},
+        {"text": "Enough words are here.", "dropped": ""},
+        {"text": f"{'x' * 480} <email>", "dropped": ""},
+        {"text": "menu", "dropped": "too_short"},
+    ]
+    assert source["dropped"] == {"empty": 1, "too_short": 2}
+    assert look("first.txt", *settings) == 0
+    assert "\n    dropped as too_short: short <email>\n" in capsys.readouterr().out
+
+
+def test_rejected_records_are_shown_without_personal_data(raw: Path, capsys: Capture) -> None:
+    (raw / "bad.jsonl").write_text('{"text": "one"}\nask ann@mail.org\n')
+    [source] = told(capsys, "bad.jsonl", "prepare.mask.email=<email>")["sources"]
+    assert source["examples"]["invalid_json"][0] == "ask <email>"

@@ -412,6 +412,17 @@ def test_text_with_the_name_of_another_format_is_refused(
     read_file(path)  # as empty text
 
 
+@pytest.mark.parametrize("name", ["a.warc", "a.warc.gz", "a.parquet"])
+def test_bytes_with_the_name_of_a_format_with_a_signature_are_refused_by_name(
+    name: str, tmp_path: Path, read_file: Read
+) -> None:
+    data = bytes(range(0x80, 0x100)) + b"WARC/1.0\r\nWARC-Type: response\r\n" * 20
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    with pytest.raises(UnreadableFile, match=f"is not {name.split('.')[1]}, as its name") as caught:
+        read_file(tmp_path / name)
+    assert "format: text" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["z.jsonl.gz", "z.parquet", "z.txt.zst", "z.bz2", "z.zip"])
 def test_a_packed_file_of_zero_bytes_is_reported_or_counted(
     name: str, tmp_path: Path, read_file: Read

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.config import Source
+from preprocess.reading.block import Rejected
 from preprocess.reading.options import Limits
 from preprocess.reading.web.page_encoding import decode_page
 from preprocess.reading.web.pages import import_extractor
@@ -94,13 +95,14 @@ def test_few_invalid_bytes_are_replaced_and_counted(tmp_path: Path, read_file: R
 @pytest.mark.parametrize(
     "html", ["<!DOCTYPE html>", "<html></html>", "<html><head></head></html>", "<html><script>a"]
 )
-def test_a_page_without_text_is_an_empty_document(
+def test_a_page_without_main_text_is_counted_and_shown(
     tmp_path: Path, read_file: Read, html: str
 ) -> None:
     path = tmp_path / "a.html"
     path.write_text(html)
     block, _ = read_file(path)
-    assert (block.documents, block.rejected) == ([""], [])
+    assert block.documents == []
+    assert block.rejected == [Rejected("no_main_text", html, "a.html:0")]
 
 
 def test_a_long_page_is_oversized_and_a_cut_one_is_read(tmp_path: Path, read_file: Read) -> None:

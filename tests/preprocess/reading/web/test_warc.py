@@ -113,6 +113,52 @@ def test_transfer_and_content_encodings_are_removed(coding: str, is_chunked: boo
         assert (found.text, found.reason) == (html.decode().upper(), "")
 
 
+PDF = b"%PDF-1.4\n" + bytes(range(128, 256)) * 9
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
+FEED = b"<?xml version='1.0'?><rss><channel><title>News of the town</title></channel></rss>"
+
+
+@pytest.mark.parametrize(
+    ("body", "media", "shown"),
+    [
+        (PDF, "text/html", "a PDF document, sent as text/html"),
+        (PNG, "text/html; charset=utf-8", "an image, sent as text/html"),
+        (gzip.compress(WORDS.encode()), "text/html", "a compressed file, sent as text/html"),
+        (zstandard.compress(WORDS.encode()), "text/plain", "a compressed file, sent as text/plain"),
+        (b"PK\x03\x04" + bytes(80), "text/plain", "a zip archive, sent as text/plain"),
+        (bytes(range(256)) * 9, "text/html", "binary data, sent as text/html"),
+        (FEED, "text/plain", "an XML document, sent as text/plain"),
+    ],
+)
+def test_a_body_that_is_no_page_is_counted_as_no_text(body: bytes, media: str, shown: str) -> None:
+    (found,), wrong = read(record(http(body, f"Content-Type: {media}")))
+    assert (found.reason, found.text, wrong) == ("not_text", shown, 0)
+    assert found.id == "http://example.org/a"
+    (found,), _ = read(record(body, "resource", media))
+    assert (found.reason, found.text) == ("not_text", shown)
+
+
+def test_texts_in_other_encodings_and_markup_are_no_binary_data() -> None:
+    for body in (page(WORDS).encode("utf-16"), page(WORDS).encode("utf-16-le"), FEED):
+        (found,), _ = read(record(http(body, "Content-Type: text/html; charset=utf-16le")))
+        assert found.reason == ""
+    (found,), _ = read(record(http(page("words").encode(), "Content-Type: text/plain")))
+    assert found.text == page("words").upper()
+    (found,), _ = read(record(page("words").encode(), "conversion", "text/plain"))
+    assert found.text == page("words")
+
+
+def test_a_page_without_main_text_is_counted_by_its_url(tmp_path: Path, read_file: Read) -> None:
+    empty, blank = b"<html><script>var a = 1</script></html>", b""
+    path = tmp_path / "a.warc"
+    path.write_bytes(record(http(empty), uri="http://b.org/1") + record(http(blank)))
+    block, _ = read_file(path)
+    assert block.documents == []
+    assert [one.reason for one in block.rejected] == ["no_main_text"] * 2
+    assert block.rejected[0].excerpt == empty.decode()
+    assert block.rejected[0].where == "a.warc:0 id=http://b.org/1"
+
+
 def test_a_damaged_body_is_counted() -> None:
     body = gzip.compress(page(WORDS).encode())
     headers = "Content-Type: text/html\r\nContent-Encoding: "

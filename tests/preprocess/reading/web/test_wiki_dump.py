@@ -38,6 +38,7 @@ def test_articles_are_documents_and_other_pages_are_counted(
         page("Diskussion:Fluß", "Text", 1),
         page("Strom", "#WEITERLEITUNG [[Fluß]]", more='<redirect title="Fluß" />'),
         page("Daten", "{}", model="json"),
+        page("Stummel", "{{stub}}"),
         page("Bach", "[[Datei:a.jpg|mini|Ein [[Bach]]]]Ein Bach."),
     ]
     data = (START + "".join(pages) + "</mediawiki>\n").encode()
@@ -50,6 +51,7 @@ def test_articles_are_documents_and_other_pages_are_counted(
             ("wiki_namespace", "Diskussion:Fluß"),
             ("wiki_redirect", "Strom"),
             ("not_text", "Daten"),
+            ("no_main_text", "{{stub}}"),
         ]
 
 

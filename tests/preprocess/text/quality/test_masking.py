@@ -1,5 +1,6 @@
 """Masks: what is replaced, what is not, and what is counted and shown."""
 
+import time
 from collections import Counter
 
 import pytest
@@ -54,6 +55,128 @@ def test_personal_data_are_replaced(text: str, expected: str) -> None:
 )
 def test_other_numbers_and_signs_stay(text: str) -> None:
     assert masked(text) == text
+
+
+PHONES = (
+    *("+1 555 234 5678", "1-800-555-1234", "(555) 234-5678", "+1.555.234.5678"),  # North America
+    *(
+        "020 7946 0958",
+        "01632 960001",
+        "07700 900123",
+        "(0131) 496 0000",
+        "+44 20 7946 0958",
+    ),  # United Kingdom
+    *(
+        "030 901820",
+        "0171/2345678",
+        "089-1234567",
+        "+49 (0)30/901820-15",
+        "0049 30 901820",
+    ),  # Germany
+    *("01 23 45 67 89", "06.12.34.56.78", "06-12-34-56-78", "+33 1 23 45 67 89"),  # France
+    *("06 1234 5678", "+39 06 1234 5678", "+34 912 345 678"),  # Italy, Spain
+    *(
+        "044 668 18 00",
+        "+41 44 668 18 00",
+        "020-1234567",
+        "02 555 12 12",
+    ),  # Switzerland, Netherlands, Belgium
+    *("08-123 456 78", "+45 33 12 34 56", "+48 22 123 45 67"),  # Sweden, Denmark, Poland
+    *("03-1234-5678", "090-1234-5678", "010-12345678", "02-123-4567"),  # Japan, China, Korea
+    *(
+        "02 9374 4000",
+        "0412 345 678",
+        "09 123 4567",
+        "011 123 4567",
+    ),  # Australia, New Zealand, South Africa
+    *("+91 98765 43210", "+55 11 91234-5678", "+7 495 123-45-67"),  # India, Brazil, Russia
+)
+
+
+@pytest.mark.parametrize("phone", PHONES)
+def test_phone_numbers_of_many_countries_are_replaced(phone: str) -> None:
+    assert masked(f"Call {phone}, or write.") == "Call <phone>, or write."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DE89 3704 0044 0532 0130 00",
+        "DE89370400440532013000",
+        "IBAN: DE00 3704 0044 0532 0130 00",
+        "FR14 2004 1010 0505 0001 3M02 606 and AT61 1904 3002 3457 3201 2024",
+        "IT60 X054 2811 1010 0000 0123 456; BE68-5390-0754-7034",
+        "NO93 8601 1117 947",
+        "PT50 0002 0123 1234 5678 9015 4",
+    ],
+)
+def test_bank_account_numbers_stay(text: str) -> None:
+    assert masked(text) == text
+
+
+def test_a_number_that_only_looks_like_a_bank_account_is_a_phone_number() -> None:
+    assert masked("Room AB12 0800 1234 5678") == "Room AB12 <phone>"
+    assert masked("DE00 3704 0044 0532 0130 00") != "DE00 3704 0044 0532 0130 00"
+
+
+def test_zip_codes_stay_unless_a_call_is_named() -> None:
+    text = "12345-6789, Boston, MA 02115-1234, 90210-1234"
+    assert masked(text) == text
+    assert masked("Telefon: 07531-1234") == "Telefon: <phone>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Chrome/120.0.6099.71, Chrome/96.0.12.71, firefox 1.2.3.4, Firefox 121.0.12.2",
+        "nginx/1.25.3.11 (Mozilla/5.11.12.13) and Windows 11.0.22.12",
+        "Python-3.12.1.44, lib-12.10.3.44.tar.gz, my_lib_2.34.11.8.zip",
+        "setup-12.10.3.44.exe; 12.10.3.44-beta; the 12.10.3.44.dmg",
+        "lib>=2.34.11.8 lib==2.34.11.8, lib <= 2.34.11.8",
+        "versions 12.34.56.78, 12.34.56.79 and 12.34.56.80",
+        "firmware 12.34.56.78, Build: 12.34.56.78, SDK 12.34.56.78, § 12.34.56.78",
+        "the networks 93.184.216.0/24 and 12.0.0.1",
+    ],
+)
+def test_versions_of_four_parts_stay(text: str) -> None:
+    assert masked(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ssh root@93.184.216.34", "ssh root@<ip>"),
+        (
+            "http://93.184.216.34/x, https://ip.org/93.184.216.34",
+            "http://<ip>/x, https://ip.org/<ip>",
+        ),
+        ("whois.org/check/93.184.216.34", "whois.org/check/<ip>"),
+        ("93.184.216.34-93.184.216.40", "<ip>-<ip>"),
+        ("server 93.184.216.34, IP=93.184.216.34", "server <ip>, IP=<ip>"),
+        ("The new version is online. 93.184.216.34", "The new version is online. <ip>"),
+    ],
+)
+def test_addresses_beside_other_signs_are_replaced(text: str, expected: str) -> None:
+    assert masked(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+1 000 000 000 dollars, +15 25 35 45 55",
+        "2024 01 15 12 30 45, 05 06 07 08 09, 05 12 23 34 45 49",
+        "01.02.2024 12.30",
+    ],
+)
+def test_amounts_times_and_lists_are_no_phone_numbers(text: str) -> None:
+    assert masked(text) == text
+
+
+def test_many_digits_after_a_word_take_no_time() -> None:
+    text = f"version {'1.' * 20}1x 12.34.56.78 " * 200
+    began = time.process_time()
+    masked(text)
+    assert time.process_time() - began < 2
 
 
 def test_only_the_kinds_that_are_set_are_replaced() -> None:
