@@ -70,7 +70,7 @@ class _PlainBar:
 class _TerminalBar:
     def __init__(self, progress: Progress, name: str, total: float) -> None:
         self._progress = progress
-        self._task = progress.add_task(name, total=total, note="")
+        self._task = progress.add_task(name, total=total or None, note="")
         self._begun = False
 
     def update(self, done: float, note: str = "", figures: Figures | None = None) -> None:
@@ -119,6 +119,8 @@ class Console:
     def stage(self, name: str, folder: str) -> None:
         """Print the heading of a stage: its name and its folder."""
         if self._is_main:
+            global _shown_on
+            _shown_on = self
             begin_stage(name, folder)
         if not self._logged("info", name, folder=folder):
             self._rich.print(Text.assemble((name, "bold cyan"), "  ", (one_line(folder), "dim")))
@@ -241,6 +243,14 @@ class Console:
         )
         with Progress(*columns, console=self._rich, transient=True) as progress:
             yield _TerminalBar(progress, name, total)
+
+
+_shown_on: Console | None = None
+
+
+def shown_on() -> Console | None:
+    """Return the console that shows the stage of this process; None before the first stage."""
+    return _shown_on
 
 
 def _is_number(cell: str) -> bool:

@@ -110,6 +110,21 @@ class Meter:
         _now.done, _now.note, _now.figures = done, note, figures or {}
 
 
+@contextmanager
+def figures_kept() -> Iterator[None]:
+    """Let the part of the stage that ran before the block, and its figures, be the present ones after it."""
+    before = {name: getattr(_now, name) for name in _OF_A_PART}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(_now, name, value)
+
+
+_OF_A_PART = ("work", "done", "planned", "rate", "note", "figures")
+"""Fields of `Progress` that a `Meter` sets, without the time."""
+
+
 def set_page(page: str) -> None:
     """Set the web page of the engine's job, and record it at once."""
     _now.page = page

@@ -55,7 +55,7 @@ def exposition(progress: Mapping[str, Any], version: str, now: float, exit_code:
     since = max(now - progress["moved"], 0.0)
     page.add("progress_age_seconds", "Seconds between the last progress and this writing.", since)
     if progress["work"]:
-        work = "raw bytes, steps, tokens or texts"
+        work = "raw bytes, steps, tokens, texts, files or records"
         page.add("work_done", f"Work done by the stage's part: {work}.", progress["done"])
         page.add("work_planned", f"Work planned, 0 if unknown: {work}.", progress["planned"])
         page.add("work_rate", "Work per second since the command began it.", progress["rate"])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -28,7 +28,6 @@ from lightning_modules.vectors.worker_device import (
 from preprocess.config import Source
 from preprocess.corpus.dedup import hash_keys, read_drops, write_keys
 from preprocess.corpus.rejects import RejectsWriter
-from preprocess.files.storage import exists
 from preprocess.reading.changed_inputs import ranges_read
 from preprocess.reading.reader import Limits, read_unit
 from preprocess.reading.units import Unit
@@ -283,10 +282,12 @@ def _windows_a_part(window: int, layers: int, dim: int) -> int:
 
 def _closed_parts(job: EmbedJob, unit: Unit) -> Iterator[dict[str, Any]]:
     """Yield the records of the parts that an earlier run closed, in order."""
-    part = 0
-    while exists(path := folder.part_record(job.work, unit.index, part)):
-        yield folder.read_done(job.work, path)
-        part += 1
+    for part in count():
+        try:
+            record = folder.read_done(job.work, folder.part_record(job.work, unit.index, part))
+        except FileNotFoundError:
+            return
+        yield record
 
 
 def _texts(job: EmbedJob, texts: list[str]) -> list[Text]:

@@ -8,6 +8,7 @@ from pipeline.beam.transforms import CountWords
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.stage import StageFolder
+from pipeline.phases import COLLECTING, phase
 from preprocess.config import WordConfig
 from preprocess.files.storage import atomic_writer, join
 from preprocess.reading.kinds.missing_text import why_no_text
@@ -53,10 +54,16 @@ def count_corpus(
     write_plan(place.work, units)
     steps = CountWords(job)
     run_job(config.runner, place.work, console, "tokenizer", total, len(units), steps)
-    figures = read_counted(job)
+    with phase(COLLECTING):
+        figures = read_counted(job)
+        inputs = list(read_inputs(job))
     console.line("writing the vocabulary")
     text, index = (join(place.work, name) for name in (TEXT, INDEX))
-    with atomic_writer(text) as words, atomic_writer(index) as numbers:
+    with (
+        phase("writing the vocabulary"),
+        atomic_writer(text) as words,
+        atomic_writer(index) as numbers,
+    ):
         if not (figures["documents"] and write_vocabulary(merged_words(job), words, numbers)):
             raise TokenizerError(NO_WORD + why_no_text(units, config.prepare.sources))
-    return WordTokenizer(Vocabulary.open(text, index)), figures, list(read_inputs(job))
+    return WordTokenizer(Vocabulary.open(text, index)), figures, inputs

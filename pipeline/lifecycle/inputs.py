@@ -15,6 +15,7 @@ from pipeline.console import Console
 from pipeline.lifecycle.checkpoints import TrainedCheckpoint, named_checkpoint, open_checkpoint
 from pipeline.lifecycle.order import SETTINGS, setting_in_effect
 from pipeline.lifecycle.stage import CONFIG, StageError
+from pipeline.phases import COMPARING, LISTING, phase
 from preprocess.config import HuggingFaceConfig, SentencePieceConfig, Source
 from preprocess.errors import one_line
 from preprocess.files import storage
@@ -22,6 +23,7 @@ from preprocess.files.manifest import Manifest, ManifestError, read_manifest
 from preprocess.files.search.below import Kind
 from preprocess.files.search.found import FileInfo
 from preprocess.files.verified import DamagedResult, manifest_of, read_config
+from preprocess.reading import changed_inputs
 from preprocess.reading.listing import by_kind, describe_left_out, survey
 
 
@@ -161,8 +163,34 @@ def list_inputs(sources: tuple[Source, ...], console: Console) -> Inputs:
 
 def survey_all(sources: Sequence[Source]) -> tuple[list[list[FileInfo]], Counter[Kind]]:
     """Return the files of each source, and how many files of each kind were left out of folders."""
-    listed = [survey(source) for source in sources]
+    with phase(LISTING, "files") as found:
+        listed = [survey(source, found.add) for source in sources]
     return [one.files for one in listed], sum((one.left_out for one in listed), Counter())
+
+
+def changed_files(folder: str, files: Sequence[FileInfo], work: str = "") -> list[str]:
+    """Return the names of the raw files that differ from those that a stage read, as `changed` does."""
+    with phase(COMPARING, "ranges of files") as compared:
+        return changed_inputs.changed(folder, files, work, compared.add)
+
+
+def check_tokenizer(config: Config, files: Sequence[FileInfo]) -> None:
+    """Refuse the tokenizer of this run if files changed since it was made.
+
+    A tokenizer that ``prepare.tokenizer`` names may be made from any text.
+
+    Raises:
+        StageError: a file changed.
+    """
+    if config.prepare.tokenizer:
+        return
+    folder = stage_folder(config, "tokenizer")
+    if names := changed_files(folder, files):
+        raise StageError(
+            f"{folder} was made before {one_line(names[0])}{' and others' * (len(names) > 1)} "
+            "changed; make it again with `biloom tokenizer --overwrite`, or set prepare.tokenizer to "
+            "this folder to use it unchanged"
+        )
 
 
 def show_left_out(left_out: Mapping[Kind, int], console: Console) -> None:

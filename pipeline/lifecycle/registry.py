@@ -18,6 +18,7 @@ from pipeline.lifecycle.inputs import (
     given_tokenizer,
     known_folders,
     stage_folder,
+    survey_all,
     trained_checkpoint,
     trained_config,
 )
@@ -27,7 +28,6 @@ from preprocess.config import Source, WordConfig
 from preprocess.files.manifest import read_manifest
 from preprocess.quality.contents import contents_of_prepare, filters_as_asked
 from preprocess.reading import changed_inputs
-from preprocess.reading.listing import list_source
 from preprocess.section import result_fields
 from preprocess.tokenizers.segmentation.segmenters import segmenter_version
 from preprocess.tokenizers.subwords import read_model
@@ -36,11 +36,12 @@ from preprocess.tokenizers.subwords import read_model
 def _raw(sources: tuple[Source, ...], key: str) -> dict[str, Any]:
     """Return the raw input as part of a request: names and sizes of files, never paths."""
     request: dict[str, Any] = {}
-    for number, source in enumerate(sources):
+    listed, _ = survey_all(sources)
+    for number, (source, files) in enumerate(zip(sources, listed, strict=True)):
         fields = source.model_dump(exclude={"path", *IGNORED_OF_SOURCES})
         if source.filters:
             fields["filters"] = filters_as_asked(source.filters)
-        request[f"{key}.{number}"] = {**fields, **changed_inputs.digest(list_source(source))}
+        request[f"{key}.{number}"] = {**fields, **changed_inputs.digest(files)}
     return request
 
 

@@ -36,6 +36,7 @@ from pipeline.lifecycle.state import (
     state_of,
 )
 from pipeline.lifecycle.unfinished import end_killed_move, record_begin
+from pipeline.phases import REMOVING, WRITING, phase
 from pipeline.progress import read_record, recorded, write_metrics
 from pipeline.version import biloom_version
 from preprocess.files import storage
@@ -53,7 +54,6 @@ from preprocess.files.manifest import (
 )
 from preprocess.reading.changed_inputs import forget_inputs, keep_checked
 from preprocess.work import folder as work_folder
-from preprocess.work.aside import move_aside
 
 KEPT_IN_PLACE = (NAME, CONFIG, STATS)
 """Files in a stage's folder that never belong to unfinished work, even of version 0.1."""
@@ -148,9 +148,10 @@ class _Run:
             if state.grows:
                 self._discard(state.discarded)
                 return
-            aside = StageFolder(move_aside(place.folder))
+            aside = place.move_aside()
         if state.manifest:
-            storage.remove_tree(work_folder.work_root(aside.folder))
+            with phase(REMOVING):
+                storage.remove_tree(work_folder.work_root(aside.folder))
         storage.remove(aside.lock)
         console.line(f"moved the old result to {aside.folder}")
 
@@ -226,8 +227,8 @@ class _Run:
             storage.remove(place.file(name))
         storage.remove_temporary(place.folder)
         if self.state.unfinished:
-            work_folder.remove_work(place.folder, self.state.unfinished.folder)
-        work_folder.remove_work(place.folder, place.work)
+            place.remove_work(self.state.unfinished.folder)
+        place.remove_work(place.work)
         self._remove_strays()
 
     def _remove_strays(self) -> None:
@@ -289,7 +290,8 @@ class _Run:
         for name, data in beside.items():
             storage.write_bytes(place.file(name), data)
         place.check()
-        write_manifest(place.folder, manifest)
+        with phase(WRITING):
+            write_manifest(place.folder, manifest)
         if former:
             self._remove_former_tables()
         made.after()
@@ -326,7 +328,7 @@ class _Run:
 
     def _discard(self, works: Sequence[Work]) -> None:
         for work in works:
-            work_folder.remove_work(self.place.folder, work.folder)
+            self.place.remove_work(work.folder)
             self.console.line("removed unfinished work for other settings or inputs")
 
     def _unlisted(self, manifest: Manifest | None) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.config.schema import Config
 from pipeline.console import Console
+from pipeline.phases import MOVING, REMOVING, phase
 from preprocess.config import HuggingFaceConfig, Source
 from preprocess.errors import UserError
 from preprocess.files import storage
@@ -21,7 +22,8 @@ from preprocess.text.versions import (
     table_versions,
     tokenizers_version,
 )
-from preprocess.work.folder import lock_file, result_folder
+from preprocess.work.aside import move_aside
+from preprocess.work.folder import lock_file, remove_work, result_folder
 
 CONFIG, STATS = "config.yaml", "stats.json"
 """Files beside the manifest: the config of the stage, and figures about it."""
@@ -105,7 +107,19 @@ class StageFolder:
             UserError: this process has lost the lease.
         """
         self.check()
-        storage.move_entries(self.unpublished, self.folder, [*names])
+        every = [*names]
+        with phase(MOVING, "files", len(every)) as moved:
+            storage.move_entries(self.unpublished, self.folder, every, moved.add)
+
+    def move_aside(self) -> "StageFolder":
+        """Rename the folder, as `preprocess.work.aside.move_aside` does, and return it with its new name."""
+        with phase(MOVING, "files") as moved:
+            return StageFolder(move_aside(self.folder, moved.add))
+
+    def remove_work(self, work: str) -> None:
+        """Remove the unfinished work in the folder ``work``."""
+        with phase(REMOVING):
+            remove_work(self.folder, work)
 
 
 Grows = Callable[[Config, Request, Request, Request], bool]

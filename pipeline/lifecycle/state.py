@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 from pipeline.config.former_keys import (
@@ -12,6 +13,7 @@ from pipeline.config.former_keys import (
     with_former_defaults,
 )
 from pipeline.config.schema import Config
+from pipeline.lifecycle.inputs import changed_files, survey_all
 from pipeline.lifecycle.order import MAKERS
 from pipeline.lifecycle.stage import HELD, SETTINGS, VERSIONS, Stage, StageError, StageFolder
 from pipeline.lifecycle.unfinished import other_versions, turned_on
@@ -20,8 +22,6 @@ from preprocess.files import storage
 from preprocess.files.fingerprint import differing_keys, fingerprint, plain
 from preprocess.files.manifest import NAME, Manifest, ManifestError, read_manifest
 from preprocess.files.verified import DamagedResult
-from preprocess.reading import changed_inputs
-from preprocess.reading.listing import list_source
 from preprocess.text.versions import differing_versions, recorded_versions
 from preprocess.work.folder import is_begun, unfinished_work, work_folder, work_root
 
@@ -222,8 +222,8 @@ def _becomes(stage: Stage, asked: Mapping[str, Any], request: Mapping[str, Any])
 def _changed(stage: Stage, config: Config, place: StageFolder, own: Work | None) -> list[str]:
     if stage.text_sources is None:
         return []
-    files = [file for source in stage.text_sources(config) for file in list_source(source)]
-    names = changed_inputs.changed(place.folder, files, own.folder if own else "")
+    listed, _ = survey_all(stage.text_sources(config))
+    names = changed_files(place.folder, [*chain(*listed)], own.folder if own else "")
     return [f"{one_line(name)}: its contents changed, but not its size" for name in names]
 
 

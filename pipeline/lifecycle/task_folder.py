@@ -10,6 +10,7 @@ from pipeline.console import Console, clock
 from pipeline.lifecycle.lock import LockedError, lock
 from pipeline.lifecycle.stage import StageError
 from pipeline.lifecycle.unfinished import end_killed_move
+from pipeline.phases import CHECKING, MOVING, phase
 from pipeline.progress import write_metrics
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
@@ -108,7 +109,9 @@ def _finished(
         )
     differing = differing_keys(manifest.asked, asked)
     if not differing:
-        if problems := check_files(out, manifest):
+        with phase(CHECKING, "files", len(manifest.all_files)) as checked:
+            problems = check_files(out, manifest, lambda _: checked.add())
+        if problems:
             if not overwrite:
                 raise _damaged(out, problems[0])
             _move_aside(out, console)
@@ -157,8 +160,8 @@ def _check_other_work(out: str, asked: dict[str, Any], console: Console, overwri
 
 
 def _move_aside(out: str, console: Console) -> None:
-    with lock(out, work_folder.lock_file(out), console):
-        aside = move_aside(out)
+    with lock(out, work_folder.lock_file(out), console), phase(MOVING, "files") as moved:
+        aside = move_aside(out, moved.add)
     storage.remove(work_folder.lock_file(aside))
     console.line(f"moved the old result to {one_line(aside)}")
 

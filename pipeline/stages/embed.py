@@ -1,8 +1,7 @@
 """The embed stage: model folder and text -> a new vector cache, or more texts in a finished one."""
 
 import json
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from lightning_modules.config import ModelConfig
@@ -18,6 +17,8 @@ from pipeline.lifecycle.inputs import list_inputs, stage_folder
 from pipeline.lifecycle.registry import MODEL, STAGES
 from pipeline.lifecycle.stage import Made, StageError, StageFolder
 from pipeline.lifecycle.state import request_of
+from pipeline.phases import CHECKING, COLLECTING, phase
+from pipeline.stages.embedded_records import EARLIER, Sums, entries_of
 from pipeline.stages.embedded_sample import draw_sample
 from pipeline.training.device import with_a_worker_per_gpu
 from preprocess.config import Source
@@ -39,9 +40,7 @@ from preprocess.vectors.files import shards_of
 from preprocess.vectors.index import write_index
 from preprocess.work.damage import check_made
 from preprocess.work.folder import (
-    read_finished_record,
     read_record,
-    read_unit_record,
     sample_inputs_file,
 )
 from preprocess.work.records import check_sealed, seal
@@ -51,58 +50,6 @@ EFFORT = 100
 
 SMALLEST_UNIT, LARGEST_UNIT, MOST_UNITS = 1 << 16, 1 << 20, 4096
 """Limits of a unit in bytes, and of the number of units, after which units grow."""
-
-
-@dataclass
-class _Sums:
-    """Sums of the units' records.
-
-    Attributes:
-        files: files of the finished units.
-        inputs: raw files that were read.
-        dropped: texts without vectors, by reason.
-        read: texts that were read.
-        repeated: texts that occurred before in this job.
-        known: texts that were in the cache before this job.
-        truncated: words that were longer than the model reads.
-        unspaced: texts whose words were separated by whitespace that they do not have.
-        devices: kinds of device that computed vectors.
-        precisions: types of matrix products, "float32" or "bf16".
-    """
-
-    files: list[FileRecord] = field(default_factory=list)
-    inputs: list[dict[str, Any]] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-    read: int = 0
-    repeated: int = 0
-    known: int = 0
-    truncated: int = 0
-    unspaced: int = 0
-    devices: set[str] = field(default_factory=set)
-    precisions: set[str] = field(default_factory=set)
-
-    @property
-    def entries(self) -> int:
-        return _entries(self.files)
-
-    def add(self, work: str, unit: Unit) -> None:
-        done = read_unit_record(work, unit.index)
-        finished = read_finished_record(work, unit.index)
-        self.read += done["read"]
-        self.dropped.update(done["dropped"])
-        self.inputs += [row for row in done["inputs"] if row["name"] != EARLIER]
-        self.repeated += finished["duplicates"]
-        self.known += finished["known"]
-        self.truncated += finished["truncated"]
-        self.unspaced += finished.get("unspaced", 0)
-        # Records of earlier versions have no device.
-        self.devices |= {finished["device"]} if finished.get("device") else set()
-        self.precisions |= {finished.get("precision", "float32")} if finished["files"] else set()
-        self.files += [FileRecord(**row) for row in finished["files"]]
-
-
-EARLIER = "earlier.jsonl"
-"""File with the texts of a finished cache that are to be embedded again."""
 
 
 @dataclass(frozen=True)
@@ -171,16 +118,15 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     sources = config.embed.sources or (draw_sample(config, place, console),)
     if finished and finished.has_other_texts:
         sources = (_earlier(finished.cache, place), *sources)
-    _, listed, _ = list_inputs(sources, console)
+    _, listed, left_out = list_inputs(sources, console)
     units = plan_units(sources, listed, _unit_bytes(sum(f.bytes for fs in listed for f in fs)))
     total = sum(map(unit_bytes, units))
     job = _job(config, place, sources, units, finished)
     write_plan(place.work, units)
     runner, steps = with_a_worker_per_gpu(config.runner, job.device), EmbedTexts(job)
     run_job(runner, place.work, console, "embed", total, len(units), steps, EFFORT)
-    sums = _Sums()
-    for unit in units:
-        sums.add(place.work, unit)
+    with phase(COLLECTING, "units", len(units)) as collected:
+        sums = Sums.of(place.work, len(units), collected.add)
     if finished and finished.is_kept:
         sums.precisions |= {*finished.cache.manifest.details.get("precision", ())}
     if not sums.entries and not (finished and finished.is_kept):
@@ -194,7 +140,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     _show(console, sums)
     for warning in warnings_of(sums.inputs):
         console.warn(warning)
-    return _made(config, place, job, finished, sums)
+    return _made(config, place, job, finished, sums, left_out)
 
 
 def _unit_bytes(total: int) -> int:
@@ -246,11 +192,18 @@ def _job(
 
 
 def _made(
-    config: Config, place: StageFolder, job: EmbedJob, finished: "_Finished | None", sums: _Sums
+    config: Config,
+    place: StageFolder,
+    job: EmbedJob,
+    finished: "_Finished | None",
+    sums: Sums,
+    left_out: dict[str, int],
 ) -> Made:
     files, generation = list(sums.files), 0
-    for file in files:
-        check_made(place.new_file(file.name), file)
+    with phase(CHECKING, "files", len(files)) as checked:
+        for file in files:
+            check_made(place.new_file(file.name), file)
+            checked.add()
     # The index is made from all shards in one folder.
     place.publish(file.name for file in files)
     if finished:
@@ -258,7 +211,8 @@ def _made(
         old = finished.cache.manifest.files
         files = [f for f in old if f.name.startswith(SHARDS) and finished.is_kept] + files
     shards = shards_of({file.name: file for file in files})
-    files += write_index(place.folder, shards, generation, place.unpublished, files)
+    with phase("writing the index"):
+        files += write_index(place.folder, shards, generation, place.unpublished, files)
     is_sample = config.embed.input is None
     inputs = read_record(sample_inputs_file(place.work)) if is_sample else sums.inputs
     keep = finished and (finished.is_kept or finished.has_other_texts)
@@ -276,9 +230,10 @@ def _made(
         "model": job.model_content,
         "vectors": _settings(config),
         "texts_kept": job.texts,
-        "texts": _entries(files),
+        "texts": entries_of(files),
         "tokens": sum(int(file.counts.get("tokens", 0)) for file in files),
         "held": finished.held if finished else [],
+        **({"left_out": left_out} if left_out else {}),
         **({"precision": sorted(sums.precisions)} if config.embed.precision != "float32" else {}),
     }
     stats = {
@@ -305,10 +260,6 @@ SHARDS = ("entries-", "texts-", "vectors-")
 """Prefixes of the names of shard files."""
 
 
-def _entries(files: list[FileRecord]) -> int:
-    return sum(int(f.counts["entries"]) for f in files if f.name.startswith("entries-"))
-
-
 def _settings(config: Config) -> dict[str, Any]:
     """Return the settings that a reader of the cache needs to embed more text in the same way."""
     names = {"layers", "unit", "pooling", "mix", "words", "warm_up", "segmenter"}
@@ -317,7 +268,7 @@ def _settings(config: Config) -> dict[str, Any]:
     return config.embed.model_dump(include=names) | {"pooling": config.embed.chosen_pooling}
 
 
-def _show(console: Console, sums: _Sums) -> None:
+def _show(console: Console, sums: Sums) -> None:
     tokens = sum(int(file.counts.get("tokens", 0)) for file in sums.files)
     size = sum(file.bytes for file in sums.files)
     console.line(

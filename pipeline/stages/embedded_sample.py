@@ -7,6 +7,7 @@ from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.inputs import input_sources
 from pipeline.lifecycle.stage import StageError, StageFolder
+from pipeline.phases import phase
 from preprocess.config import Source
 from preprocess.files import storage
 from preprocess.reading.units import plan_units
@@ -27,7 +28,8 @@ def draw_sample(config: Config, place: StageFolder, console: Console) -> Source:
         units = plan_units(sources, files, config.prepare.unit_bytes)
         seed = config.embed.seed
         inputs: list[dict[str, Any]] = []
-        texts = draw_documents(units, config.prepare, config.embed.sample, seed, inputs=inputs)
+        with phase("sampling documents"):
+            texts = draw_documents(units, config.prepare, config.embed.sample, seed, inputs=inputs)
         if not texts:
             raise StageError("the corpus has no training text to sample; set embed.input")
         write_record(read, inputs)

@@ -13,8 +13,15 @@ from pipeline.beam.job import run_job
 from pipeline.beam.transforms import PrepareCorpus
 from pipeline.config.schema import Config
 from pipeline.console import Console, count
-from pipeline.lifecycle.inputs import input_sources, known_folders, no_documents, stage_folder
+from pipeline.lifecycle.inputs import (
+    check_tokenizer,
+    input_sources,
+    known_folders,
+    no_documents,
+    stage_folder,
+)
 from pipeline.lifecycle.stage import STATS, Made, StageError, StageFolder, read_stats
+from pipeline.phases import COLLECTING, Phase, phase
 from pipeline.reports.corpus_page import corpus_page
 from pipeline.reports.corpus_summary import show_benchmarks, show_corpus
 from preprocess.config import PrepareConfig
@@ -29,11 +36,9 @@ from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.bulk.at_once import at_once
 from preprocess.files.manifest import FileRecord, content_hash, read_manifest
-from preprocess.files.search.found import FileInfo
 from preprocess.quality.contents import filters_without_paths
 from preprocess.quality.report import Report
 from preprocess.reading.changed_inputs import (
-    changed,
     encodings_found,
     read_inputs,
     warnings_of,
@@ -62,7 +67,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         UserError: the input, the output or the engine cannot be used.
     """
     sources, files, left_out = input_sources(config, console)
-    _check_tokenizer(config, [file for group in files for file in group])
+    check_tokenizer(config, [file for group in files for file in group])
     show_benchmarks(console, config.prepare.decontamination)
     units = plan_units(sources, files, config.prepare.unit_bytes)
     total = sum(r.end - r.start for unit in units for r in unit.ranges)
@@ -72,23 +77,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     write_plan(place.work, units)
     steps = PrepareCorpus(job)
     run_job(config.runner, place.work, console, "prepare", total, len(units), steps)
-    return _collect(config, place, console, job, units, left_out)
-
-
-def _check_tokenizer(config: Config, files: Sequence[FileInfo]) -> None:
-    """Refuse the tokenizer of this run if files changed since it was made.
-
-    A tokenizer that ``prepare.tokenizer`` names may be made from any text.
-    """
-    if config.prepare.tokenizer:
-        return
-    folder = stage_folder(config, "tokenizer")
-    if names := changed(folder, files):
-        raise StageError(
-            f"{folder} was made before {one_line(names[0])}{' and others' * (len(names) > 1)} "
-            "changed; make it again with `biloom tokenizer --overwrite`, or set prepare.tokenizer to "
-            "this folder to use it unchanged"
-        )
+    with phase(COLLECTING, "groups of units", job.groups) as collected:
+        return _collect(config, place, console, job, units, left_out, collected)
 
 
 def _job(
@@ -150,6 +140,7 @@ def _collect(
     job: Job,
     units: Sequence[Unit],
     left_out: dict[str, int],
+    collected: Phase,
 ) -> Made:
     """Sum up the units' records, and write the tables and pages of the whole corpus.
 
@@ -169,6 +160,7 @@ def _collect(
     counts = np.zeros(job.vocabulary, np.uint64)
     groups = map(job.units_of, range(job.groups))
     for record in read_group_records(place.work, groups):
+        collected.add()
         read += record["read"]
         replaced += record["replaced"]
         for name, counter in sums.items():

@@ -10,7 +10,7 @@ For remote paths every function may raise `StoreError` if the store fails, `Disk
 import io
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -32,8 +32,8 @@ from preprocess.files.paths import local_path as local_path
 from preprocess.files.remote.archive import open_archive
 from preprocess.files.remote.objects import (
     is_folder_marker,
+    move_below,
     remove_all,
-    remove_objects,
 )
 from preprocess.files.remote.ranged_file import Part as Part
 from preprocess.files.remote.ranged_file import RangedFile
@@ -260,23 +260,24 @@ def list_folders(folder: str) -> list[str]:
         return []
 
 
-def move_entries(folder: str, target: str, names: Sequence[str]) -> None:
+def move_entries(
+    folder: str, target: str, names: Sequence[str], moved: Callable[[int], None] = lambda _: None
+) -> None:
     """Move files and folders of ``folder`` into the folder ``target``, replacing files of equal name.
 
     A local disk renames them. A store copies all files, then removes them, so that a killed call can
     be repeated; ``names`` that no longer exist are ignored.
+
+    Args:
+        folder: path or URL.
+        target: path or URL in the same place.
+        names: names of files and folders in ``folder``.
+        moved: called with the number of files that were moved, or copied in a store, since the last call.
     """
     check_write(absolute(target))
     if is_remote(folder):
         fs, inner = open_remote(folder)
-        fs.invalidate_cache()
-        start, end = len(inner.rstrip("/")) + 1, open_remote(target)[1].rstrip("/")
-        wanted = {*names}
-        below = {path[start:]: path for path in fs.find(inner) if not is_folder_marker(path)}
-        moved = {name: path for name, path in below.items() if name.partition("/")[0] in wanted}
-        if moved:
-            fs.copy([*moved.values()], [f"{end}/{name}" for name in moved])
-            remove_objects(fs, [*moved.values()])
+        move_below(fs, inner.rstrip("/"), open_remote(target)[1].rstrip("/"), {*names}, moved)
         return
     old, new = local_path(folder), local_path(target)
     with report_write_errors(target):
@@ -286,6 +287,7 @@ def move_entries(folder: str, target: str, names: Sequence[str]) -> None:
         if name in present:
             with report_write_errors(join(target, name)), suppress(FileNotFoundError):
                 (old / name).replace(new / name)
+        moved(1)
     sync_folder(new)
 
 

@@ -8,7 +8,7 @@ file without a version is hashed each time.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -156,7 +156,12 @@ def read_inputs(folder: str, manifest: Manifest | None = None) -> list[dict[str,
 _ROW = {"name": str, "start": int, "end": int, "version": str, "xxh128": str}
 
 
-def changed(folder: str, files: Sequence[FileInfo], work: str = "") -> list[str]:
+def changed(
+    folder: str,
+    files: Sequence[FileInfo],
+    work: str = "",
+    compared: Callable[[], None] = lambda: None,
+) -> list[str]:
     """Return the names of the files whose bytes differ from those that a stage read.
 
     Writes nothing; `keep_checked` keeps what was hashed.
@@ -165,6 +170,7 @@ def changed(folder: str, files: Sequence[FileInfo], work: str = "") -> list[str]
         folder: folder of the stage.
         files: the present files; those that the stage has not read are ignored.
         work: folder of its unfinished work, which counts if the stage is not finished.
+        compared: called after each range of a file that the stage read.
     """
     # Two sources may have files of equal name; a row may belong to either.
     by_name: dict[str, list[FileInfo]] = {}
@@ -179,8 +185,11 @@ def changed(folder: str, files: Sequence[FileInfo], work: str = "") -> list[str]
         return "" if is_equal else str(row["name"])
 
     place = files[0].path if files else folder
-    found = at_once(place, differs, _rows(folder, work), HASHED_FILES)
-    return list(dict.fromkeys(filter(None, found)))
+    found: dict[str, None] = {}
+    for name in at_once(place, differs, _rows(folder, work), HASHED_FILES):
+        found |= {name: None} if name else {}
+        compared()
+    return list(found)
 
 
 def keep_checked(folder: str) -> None:

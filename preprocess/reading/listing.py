@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ class Listing(NamedTuple):
     left_out: Counter[Kind]
 
 
-def list_source(source: Source) -> list[FileInfo]:
+def list_source(source: Source, seen: Callable[[], None] = lambda: None) -> list[FileInfo]:
     """Return the files of a source ordered by name, with unique names and each file once.
 
     A path is a file, a pattern, or a folder, of which all files are taken that may be text by their
@@ -48,14 +48,18 @@ def list_source(source: Source) -> list[FileInfo]:
     Neither wildcards nor folders contain the files of stages, so that a run does not read its own output
     if its folder is below its input. To read from such a folder, a path must name it.
 
+    Args:
+        source: the source.
+        seen: called for each file that is found, read or not.
+
     Raises:
         StorageError: no file matches a path, or a file cannot be read.
     """
-    return survey(source).files
+    return survey(source, seen).files
 
 
-def survey(source: Source) -> Listing:
-    """Return the files of a source, and what was left out of its folders.
+def survey(source: Source, seen: Callable[[], None] = lambda: None) -> Listing:
+    """Return the files of a source, and what was left out of its folders; arguments as in `list_source`.
 
     Raises:
         StorageError: as in `list_source`.
@@ -64,7 +68,7 @@ def survey(source: Source) -> Listing:
     left_out: Counter[Kind] = Counter()
     keys = EntryKeys()
     for path in source.paths:
-        for file in _files_of(path, left_out):
+        for file in _files_of(path, left_out, seen):
             local = len(source.paths) > 1 and not storage.is_remote(file.path)
             found.setdefault(keys.of(file.path) if local else file.path, file)
     groups: dict[str, list[FileInfo]] = {file.name: [] for file in found.values()}
@@ -80,12 +84,17 @@ def survey(source: Source) -> Listing:
     return Listing(sorted(files, key=lambda file: file.name), left_out)
 
 
-def _files_of(path: str, left_out: Counter[Kind]) -> Iterable[FileInfo]:
+def _files_of(path: str, left_out: Counter[Kind], seen: Callable[[], None]) -> Iterable[FileInfo]:
     if path == INSTALLED_DOCS:
         return installed_docs.list_files()
     if not is_folder(path):
-        return find_files(path, _is_of_a_stage)
-    below = find_below(path, kind_of_file, kind_of_folder, _is_of_a_run, STAGE_FOLDER)
+        return find_files(path, _is_of_a_stage, seen)
+
+    def kind_of_seen(name: str) -> Kind | None:
+        seen()
+        return kind_of_file(name)
+
+    below = find_below(path, kind_of_seen, kind_of_folder, _is_of_a_run, STAGE_FOLDER)
     left_out.update(below.left_out)
     if not below.files:
         there = describe_left_out(below.left_out) or "it is empty"

@@ -5,7 +5,7 @@ A local folder is renamed. A store has no rename, so its objects are copied and 
 completes or undoes the move (`end_move`): otherwise it would take files of the old result for its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -36,10 +36,14 @@ RECORD = "move.json"
 _STAY = (f"{WORK}/{LOCK}", f"{WORK}/{RECORD}")
 
 
-def move_aside(folder: str) -> str:
+def move_aside(folder: str, moved: Callable[[int], None] = lambda _: None) -> str:
     """Rename ``folder`` to the first free ``folder.old-N`` and return the new name.
 
     The caller must hold its lock. The lock file of a local folder moves too; that on a store stays.
+
+    Args:
+        folder: path or URL.
+        moved: called with the number of objects that were copied since the last call, in a store.
     """
     folder = folder.rstrip("/")
     check_write(absolute(folder))
@@ -54,7 +58,7 @@ def move_aside(folder: str) -> str:
     move = {"number": number, "names": names, "copied": False}
     write_record(_record(folder), move)
     for group in _in_order(names):
-        copy_objects(fs, inner, open_remote(aside)[1], group)
+        copy_objects(fs, inner, open_remote(aside)[1], group, moved)
     write_record(_record(folder), {**move, "copied": True})
     end_move(folder)
     return aside

@@ -3,8 +3,12 @@
 fsspec's ``rm`` takes a name with one of ``*?[`` for a pattern, which may match objects of another folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 from typing import Any
+
+COPIED_AT_ONCE = 1000
+"""Objects that are copied between two reports of the progress; a file system copies some of them at a time."""
 
 
 def find_objects(fs: Any, folder: str) -> list[str]:
@@ -14,10 +18,39 @@ def find_objects(fs: Any, folder: str) -> list[str]:
     return [name[start:] for name in fs.find(folder)]
 
 
-def copy_objects(fs: Any, folder: str, target: str, names: Sequence[str]) -> None:
-    """Copy objects from one folder to another, many at once; names are relative to the folder."""
-    if names:
-        fs.copy([f"{folder}/{name}" for name in names], [f"{target}/{name}" for name in names])
+def copy_objects(
+    fs: Any, folder: str, target: str, names: Sequence[str], copied: Callable[[int], None]
+) -> None:
+    """Copy objects from one folder to another, many at once.
+
+    Args:
+        fs: the file system.
+        folder: the folder.
+        target: the other folder.
+        names: names of the objects, relative to the folder.
+        copied: called with the number of objects that were copied since the last call.
+    """
+    rest = iter(names)
+    while part := [*islice(rest, COPIED_AT_ONCE)]:
+        fs.copy([f"{folder}/{name}" for name in part], [f"{target}/{name}" for name in part])
+        copied(len(part))
+
+
+def move_below(
+    fs: Any, source: str, target: str, names: Collection[str], moved: Callable[[int], None]
+) -> None:
+    """Copy and remove the objects with these names in a folder, and those in folders with these names.
+
+    Arguments as in `copy_objects`.
+    """
+    found = [
+        name
+        for name in find_objects(fs, source)
+        if not is_folder_marker(name) and name.partition("/")[0] in names
+    ]
+    if found:
+        copy_objects(fs, source, target, found, moved)
+        remove_objects(fs, [f"{source}/{name}" for name in found])
 
 
 def remove_objects(fs: Any, names: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from preprocess.files.errors import DamagedArchive, StorageError
@@ -34,7 +34,9 @@ def _exclude_none(folder: str, names: Collection[str]) -> bool:
     return False
 
 
-def find_files(pattern: str, excluded: Excluded = _exclude_none) -> list[FileInfo]:
+def find_files(
+    pattern: str, excluded: Excluded = _exclude_none, seen: Callable[[], None] = lambda: None
+) -> list[FileInfo]:
     """Return the files that match a path, glob or URL, ordered by name.
 
     `preprocess.files.search.pattern` defines the wildcards. If a component is the exact name of an existing
@@ -46,15 +48,19 @@ def find_files(pattern: str, excluded: Excluded = _exclude_none) -> list[FileInf
         pattern: the path, glob or URL. It may be chained: ``zip://*.txt::FILE`` finds the members of
             an archive. FILE may also be a glob.
         excluded: returns True for a folder that wildcards must not match.
+        seen: called for each file that wildcards match.
 
     Raises:
         StorageError: nothing matches, the path is a folder, or a file or folder cannot be read.
     """
     if is_remote(pattern):
         chain = split_chain(pattern)
-        found = _find_chained(chain, excluded) if chain else _find_remote(pattern, excluded)
+        if chain:
+            found = _find_chained(chain, excluded, seen)
+        else:
+            found = _find_remote(pattern, excluded, seen)
     else:
-        found = _find_local(pattern, excluded)
+        found = _find_local(pattern, excluded, seen)
     if not found:
         raise StorageError(f"{pattern}: {_nothing_found(pattern)}")
     return sorted(found)
@@ -76,20 +82,27 @@ def _folder_message(folder: str) -> str:
     return f"{folder}: this is a folder; name its files, as in '{folder.rstrip('/')}/*.txt'"
 
 
-def _search(folders: Folders, start: str, parts: Sequence[str]) -> tuple[str, list[Entry]]:
+def _search(
+    folders: Folders, start: str, parts: Sequence[str], seen: Callable[[], None]
+) -> tuple[str, list[Entry]]:
     """Return the last folder before the first wildcard, with a slash, and the files that match.
 
     Args:
         folders: where to search.
         start: where the path begins: a slash, nothing, or the host of a web address.
         parts: the components of the pattern; at least one.
+        seen: called for each file that matches.
     """
     folder = start
     rest = [*parts]
     while len(rest) > 1 and _is_exact(folders, folder, rest[0]):
         folder = join_name(folder, rest.pop(0))
     base = folder if not folder or folder.endswith("/") else f"{folder}/"
-    return base, list(_matching(folders, folder, rest))
+    found = []
+    for entry in _matching(folders, folder, rest):
+        found.append(entry)
+        seen()
+    return base, found
 
 
 def _is_exact(folders: Folders, folder: str, part: str) -> bool:
@@ -121,7 +134,7 @@ def _matching(folders: Folders, folder: str, parts: Sequence[str]) -> Iterator[E
                 yield from _matching(folders, entry.path, rest)
 
 
-def _find_local(pattern: str, excluded: Excluded) -> list[FileInfo]:
+def _find_local(pattern: str, excluded: Excluded, seen: Callable[[], None]) -> list[FileInfo]:
     path = str(local_path(pattern))
     if os.path.isdir(path):  # noqa: PTH112
         raise StorageError(_folder_message(pattern))
@@ -131,7 +144,7 @@ def _find_local(pattern: str, excluded: Excluded) -> list[FileInfo]:
     else:
         start = "/" if path.startswith("/") else ""
         parts = [part for part in path.split("/") if part]
-        base, entries = _search(folders, start, parts)
+        base, entries = _search(folders, start, parts, seen)
         paths = [entry.path for entry in entries]
     files = [file for path in paths if (file := local_file(path, base))]
     if not files and paths:
@@ -157,7 +170,7 @@ def _is_below_link(file: FileInfo) -> bool:
     return folder != os.path.realpath(folder)
 
 
-def _find_remote(pattern: str, excluded: Excluded) -> list[FileInfo]:
+def _find_remote(pattern: str, excluded: Excluded, seen: Callable[[], None]) -> list[FileInfo]:
     web = re.match(r"https?://[^/]*", pattern)
     if web and "#" in pattern:
         raise StorageError(
@@ -170,7 +183,7 @@ def _find_remote(pattern: str, excluded: Excluded) -> list[FileInfo]:
     if is_wild(inner, folders.wildcards):
         start = web[0] if web else "/" if inner.startswith("/") else ""
         parts = [part for part in inner.removeprefix(start).split("/") if part]
-        base, entries = _search(folders, start, parts)
+        base, entries = _search(folders, start, parts, seen)
         infos = [entry.info or fs.info(entry.path) for entry in entries]
     else:
         base = inner[: inner.rfind("/") + 1]
@@ -186,8 +199,8 @@ def _find_remote(pattern: str, excluded: Excluded) -> list[FileInfo]:
     return [remote_file(info, base, folders) for info in infos if info["type"] == "file"]
 
 
-def _find_chained(chain: Chained, excluded: Excluded) -> list[FileInfo]:
-    outer = find_files(chain.outer, excluded)
+def _find_chained(chain: Chained, excluded: Excluded, seen: Callable[[], None]) -> list[FileInfo]:
+    outer = find_files(chain.outer, excluded, seen)
     if chain.protocol not in ARCHIVES:
         return [replace(file, path=str(chain._replace(outer=file.path))) for file in outer]
     found = []

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -20,10 +21,12 @@ from rich.console import Console as RichConsole
 from biloom import BiLM, VectorCache
 from lightning_modules.nn.recurrent.stack import Recurrent
 from lightning_modules.vectors import embedding, encoder, pretrained
+from pipeline import phases
 from pipeline.cli import main
 from pipeline.console import Console
 from pipeline.lifecycle.stage import StageError
 from pipeline.reports.run_report import report
+from pipeline.stages.embed import SHARDS
 from preprocess.errors import UserError
 from preprocess.files.manifest import check_files, read_manifest
 from preprocess.vectors import index
@@ -246,6 +249,45 @@ def test_records_without_text_are_counted_and_left_out(
     kept = (tmp_path / "embed" / "dropped-000000-000.jsonl").read_text().splitlines()
     assert [json.loads(line)["excerpt"] for line in kept] == ['{"text": 3}', "no json"]
     assert check_files(str(tmp_path / "embed"), manifest) == []
+
+
+def test_files_that_are_left_out_of_a_folder_are_counted_by_kind(
+    tiny: Tiny, trained: Path, text: Path, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    (raw / ".git").mkdir(parents=True)
+    (raw / "a.txt").write_text("kana lori\n")
+    (raw / "b.png").write_bytes(b"")
+    manifest, printed = embed(tiny, trained, tmp_path, f"embed.input={raw}")
+    assert "left out of folders: 1 hidden folder, 1 image (.png)" in printed
+    expected = {"hidden folders": 1, "images (.png)": 1}
+    stats = json.loads((tmp_path / "embed" / "stats.json").read_text())
+    assert stats["left_out"] == manifest.details["left_out"] == expected
+    # Of the latest command, as the other figures.
+    manifest, _ = append(tiny, trained, tmp_path, text)
+    assert "left_out" not in manifest.details
+
+
+def test_the_long_steps_beside_the_job_are_phases(
+    tiny: Tiny, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: dict[str, list[tuple[int, int]]] = {}
+
+    def watch(
+        console: Console, name: str, total: int, present: Any, ended: threading.Event
+    ) -> None:
+        ended.wait()
+        ran.setdefault(name, []).append((present._done, total))
+
+    monkeypatch.setattr(phases, "shown_on", lambda: Console())
+    monkeypatch.setattr(phases, "_watch", watch)
+    manifest, _ = embed(tiny, trained, tmp_path, "embed.sample=20")
+    shards = sum(file.name.startswith(SHARDS) for file in manifest.files)
+    assert len(ran["sampling documents"]) == 1
+    assert ran["collecting records"] == [(1, 1)]
+    assert ran["checking files"] == [(shards, shards)]
+    assert ran["moving files"][0] == (shards, shards)
+    assert len(ran["writing the index"]) == 1
 
 
 def test_input_without_text_is_refused(tiny: Tiny, trained: Path, tmp_path: Path) -> None:

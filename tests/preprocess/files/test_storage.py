@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
+from preprocess.files.remote import objects
 from preprocess.files.write_checks import checked_writes
 from preprocess.work.aside import move_aside
 
@@ -103,6 +104,25 @@ def test_a_folder_moved_aside_gets_the_first_free_name(folder: str) -> None:
         assert move_aside(folder + "/") == f"{folder}.old-{number}"
     assert not storage.exists(storage.join(folder, "a"))
     assert storage.read_bytes(f"{folder}.old-2/a") == b"2"
+
+
+def test_moved_files_are_counted_while_they_move(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "COPIED_AT_ONCE", 2)
+    names = ["a", "b", "c"]
+    for name in names:
+        storage.write_bytes(storage.join(folder, name), name.encode())
+    counts: list[int] = []
+    storage.move_entries(folder, storage.join(folder, "x"), names, counts.append)
+    is_remote = storage.is_remote(folder)
+    assert counts == ([2, 1] if is_remote else [1, 1, 1])
+    assert names_below(storage.join(folder, "x")) == names
+    counts.clear()
+    aside = move_aside(folder, counts.append)
+    # A disk renames the folder.
+    assert counts == ([2, 1] if is_remote else [])
+    assert storage.read_bytes(storage.join(aside, "x", "c")) == b"c"
 
 
 @settings(max_examples=20, deadline=None)

@@ -57,6 +57,14 @@ def test_a_file_of_the_same_version_is_not_hashed(tmp_path: Path) -> None:
     assert changed(str(tmp_path), files) == []
 
 
+def test_ranges_are_counted_while_they_are_compared(tmp_path: Path) -> None:
+    files = raw_files(tmp_path / "raw", a="aaaaaa", b="bbbbbb")
+    write_inputs(str(tmp_path), rows(files))
+    compared: list[None] = []
+    assert changed(str(tmp_path), files, compared=lambda: compared.append(None)) == []
+    assert len(compared) == len(rows(files)) == 4
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_changed_file_is_found_and_a_touched_one_is_not(tmp_path: Path, finished: bool) -> None:
     files = raw_files(tmp_path / "raw", a="aaaaaa", b="bbbbbb", c="cccccc")

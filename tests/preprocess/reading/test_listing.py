@@ -105,6 +105,17 @@ def test_what_is_left_out_of_a_folder_is_counted_by_kind(tmp_path: Path) -> None
     assert describe_left_out(many).endswith("2 10s, 18 of other kinds")
 
 
+def test_files_are_counted_while_they_are_listed(folder: str) -> None:
+    write(folder, "a.txt", "b.png", "x/c.txt", "x/d.txt", ".git/e.txt")
+    seen: list[None] = []
+    listed = list_source(Source(path=folder), lambda: seen.append(None))
+    # The picture too; a folder that is left out is not searched.
+    assert (len(listed), len(seen)) == (3, 4)
+    seen.clear()
+    listed = list_source(Source(path=f"{folder}/*/*.txt"), lambda: seen.append(None))
+    assert (len(listed), len(seen)) == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("files", "there"), [(["a.png"], r"1 image \(.png\)"), ([], "it is empty")]
 )
