@@ -54,6 +54,11 @@ tracking: {{wandb: "off"}}
 """
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test after its argument if the value is long: compressed data may have the time in them."""
+    return argname if isinstance(val, bytes) and len(val) > 40 else None
+
+
 @dataclass(frozen=True)
 class Tiny:
     """A folder with a finished tokenizer and corpus, and a config that builds on them."""
