@@ -187,7 +187,8 @@ class _FirstPass:
         for block in self._reader:
             self._rejected.update(one.reason for one in block.rejected)
             self._rejects_writer.add_rejected(
-                replace(one, excerpt=self._screener.hidden(one.excerpt)) for one in block.rejected
+                replace(one, excerpt=self._screener.hidden_excerpt(one.excerpt))
+                for one in block.rejected
             )
             self._replaced += block.replaced
             begin = min(skip, len(block.documents))

@@ -12,6 +12,7 @@ The steps, in this order, each on the documents that the former ones kept:
 7. masks of personal data (`preprocess.text.quality.masking`).
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from preprocess.quality.benchmarks import Benchmarks, Match, cached_benchmarks
 from preprocess.quality.report import EXAMPLE_CHARACTERS, Report
 from preprocess.quality.rule_sets import Documents, rule_sets
 from preprocess.quality.url_lists import cached_url_lists
+from preprocess.reading.block import EXCERPT_CHARACTERS
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.filters import Filters
 from preprocess.text.quality.masking import Masker
@@ -31,6 +33,10 @@ EMPTY = "empty"
 """Reason of documents without text."""
 CUT_MARGIN = 1000
 """Characters behind a cut in which personal data are searched that begin before it."""
+_ESCAPE = re.compile(r"(\\(?:[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}))")
+_CUT = re.compile(r"(?:[\w.%+'@-]+|\+?[\d(). /-]+)$")
+_MOST_CUT = 100
+"""The end of a cut excerpt that may be a part of personal data, and the most characters that it has."""
 
 
 @dataclass
@@ -118,7 +124,8 @@ class Screener:
         for number, found in removed.items():
             if not reasons[number]:
                 for one in found:
-                    self.report.add_removed(one)
+                    example = self.hidden(one.example, EXAMPLE_CHARACTERS)
+                    self.report.add_removed(one._replace(example=example))
         self._show_dropped(screened)
         if self._masker.active:
             self._mask(screened)
@@ -192,3 +199,18 @@ class Screener:
         # Masked before it is cut, because a part of an address has another form.
         end = None if most is None else most + CUT_MARGIN
         return self._masker.mask(text[:end], Counter(), [])[:most]
+
+    def hidden_excerpt(self, excerpt: str) -> str:
+        """Return the excerpt of a rejected record with its personal data replaced.
+
+        It may be cut, and its unprintable characters are escaped, so that its whole text is not known.
+        """
+        if not self._masker.active:
+            return excerpt
+        if len(excerpt) >= EXCERPT_CHARACTERS:
+            cut = _CUT.search(excerpt, len(excerpt) - _MOST_CUT)
+            excerpt = excerpt[: cut.start()] if cut else excerpt
+        # An escaped line feed is no letter "n" before a number.
+        parts = _ESCAPE.split(excerpt)
+        parts[::2] = map(self.hidden, parts[::2])
+        return "".join(parts)

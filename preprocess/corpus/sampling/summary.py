@@ -129,7 +129,7 @@ def _add_rejected(found: SourceSummary, sample: FileSample, screener: Screener) 
             found.dropped[record.reason] += 1
             examples = found.examples.setdefault(record.reason, [])
             if len(examples) < EXAMPLES:
-                examples.append(replace(record, excerpt=screener.hidden(record.excerpt)))
+                examples.append(replace(record, excerpt=screener.hidden_excerpt(record.excerpt)))
 
 
 def text_bytes(text: str) -> int:

@@ -13,6 +13,8 @@ from preprocess.text.quality.config import MaskConfig
 
 CONTEXT = 30
 """Characters shown on either side of an example."""
+_MASKED_CONTEXT = 400
+"""Characters on either side in which other personal data are masked, so that a cut one is not shown."""
 _BEFORE = 60
 """Characters before a number that tell what it is."""
 
@@ -113,13 +115,25 @@ class Masker:
             text: a cleaned text.
             counts: number of replacements by kind, which are added to.
             examples: (kind, surroundings) of the first replacement of each kind are added; in them,
-                letters of the personal data are shown as x and digits as 0.
+                letters of the personal data are shown as x and digits as 0, and other personal data
+                are replaced.
         """
         for kind, replacement, find in self._kinds:
             if matches := find(text):
                 counts[kind] += len(matches)
-                examples.append((kind, _shown(matches[0])))
+                examples.append((kind, self._shown(matches[0])))
                 text = _replaced(text, matches, replacement)
+        return text
+
+    def _shown(self, match: re.Match[str]) -> str:
+        text, (start, end) = match.string, match.span()
+        hidden = "".join("0" if c.isdigit() else "x" if c.isalpha() else c for c in match[0])
+        before = self._masked(text[max(0, start - _MASKED_CONTEXT) : start])[-CONTEXT:]
+        return f"{before}{hidden}{self._masked(text[end : end + _MASKED_CONTEXT])[:CONTEXT]}"
+
+    def _masked(self, text: str) -> str:
+        for _, replacement, find in self._kinds:
+            text = _replaced(text, find(text), replacement)
         return text
 
 
@@ -129,12 +143,6 @@ def _replaced(text: str, matches: list[re.Match[str]], replacement: str) -> str:
         pieces += [text[done : match.start()], replacement]
         done = match.end()
     return "".join([*pieces, text[done:]])
-
-
-def _shown(match: re.Match[str]) -> str:
-    text, (start, end) = match.string, match.span()
-    hidden = "".join("0" if c.isdigit() else "x" if c.isalpha() else c for c in match[0])
-    return f"{text[max(0, start - CONTEXT) : start]}{hidden}{text[end : end + CONTEXT]}"
 
 
 def _before(match: re.Match[str]) -> str:

@@ -1,5 +1,6 @@
 """Screening: the order of its steps, its counts and examples, and what does not change a result."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from preprocess.config import PrepareConfig
 from preprocess.quality import report
 from preprocess.quality.report import EXAMPLES, Report
 from preprocess.quality.screening import Screener
+from preprocess.reading.block import shortened
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
 
@@ -173,3 +175,24 @@ def test_personal_data_at_a_cut_are_hidden() -> None:
     dropping = screener(mask={"email": "<email>"}, filters={"min_characters": 1000})
     dropping.screen([text], no_ids)
     assert dropping.report.examples["too_short"][0][1] == f"{'x' * 290} <email> a"
+
+
+def test_personal_data_in_excerpts_are_hidden_also_behind_escapes_and_at_a_cut() -> None:
+    one = screener(mask={"email": "<email>", "ip": "<ip>", "phone": "<phone>"})
+    text = "Call\n+49 30 901820\n(555) 234-5678\t93.184.216.34\nann@mail.org"
+    hidden = r"Call\n<phone>\n<phone>\t<ip>\n<email>"
+    assert one.hidden_excerpt(shortened(text)) == hidden
+    assert one.hidden_excerpt(json.dumps({"a": text})) == f'{{"a": "{hidden}"}}'
+    for begun in ("jane.doe", "jane.doe@mail", "+49 30 90", "(555) 234-"):
+        excerpt = shortened(f"{'word ' * 300}"[: 1000 - len(begun)] + begun + "123")
+        assert begun not in one.hidden_excerpt(excerpt)
+        assert len(one.hidden_excerpt(excerpt)) > 900
+    assert screener().hidden_excerpt(text) == text
+
+
+def test_personal_data_in_removed_lines_are_hidden_in_examples() -> None:
+    one = screener(mask={"email": "<email>"}, filters={"c4": {}})
+    one.screen(["\n".join([*LINES, "Write to ann@mail.org"])], no_ids)
+    assert one.report.removed_lines == {"c4_no_terminal_punctuation": 1}
+    assert "ann@" not in str(one.report.saved())
+    assert "Write to <email>" in str(one.report.saved())

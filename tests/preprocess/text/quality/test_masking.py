@@ -190,7 +190,7 @@ def test_replacements_are_counted_by_kind_and_shown_without_the_data() -> None:
     examples: list[tuple[str, str]] = []
     MASKER.mask("Ask Ann: ann7@mail.org or bob@mail.org, 93.184.216.34.", counts, examples)
     assert counts == {"email": 2, "ip": 1}
-    assert examples[0] == ("email", "Ask Ann: xxx0@xxxx.xxx or bob@mail.org, 93.184.216.3")
+    assert examples[0] == ("email", "Ask Ann: xxx0@xxxx.xxx or <email>, <ip>.")
     assert "93.184" not in examples[1][1]
 
 
@@ -206,3 +206,14 @@ def test_masking_changes_nothing_else_and_is_stable(text: str) -> None:
 def test_a_replacement_is_one_line_of_printable_text(replacement: str) -> None:
     with pytest.raises(ValidationError, match="must"):
         MaskConfig(email=replacement)
+
+
+def test_an_example_shows_no_other_personal_data() -> None:
+    examples: list[tuple[str, str]] = []
+    text = "Write to ann@a.org, bob.smith@mail.com or +49 30 90182012, or 93.184.216.34."
+    MASKER.mask(text, Counter(), examples)
+    assert examples == [
+        ("email", "Write to xxx@x.xxx, <email> or <phone>, or <ip>."),
+        ("ip", "mail>, <email> or <phone>, or 00.000.000.00."),
+        ("phone", "Write to <email>, <email> or +00 00 00000000, or <ip>."),
+    ]
