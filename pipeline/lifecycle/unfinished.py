@@ -24,14 +24,20 @@ from preprocess.work.folder import (
 def record_begin(stage: Stage, config: Config, work: str) -> None:
     """Record the versions and the switches with which work begins, in its folder ``work``.
 
-    The first record counts, because it tells how the bytes made so far were made. Switches that a former
-    version did not record stay unknown.
+    The first record of the versions counts, because it tells how the bytes made so far were made. A switch is
+    recorded as off if any part may have been made without it. Switches that a former version did not record
+    stay unknown.
     """
     versions = stage.versions(config)
     if versions and not storage.exists(path := versions_file(work)):
         write_record(path, versions)
     switches = stage.switches(config)
-    if switches and not is_begun(work):
+    if not switches:
+        return
+    recorded = read_record_if_written(switches_file(work)) or {}
+    if is_begun(work):
+        switches = {name: was_on and switches.get(name, False) for name, was_on in recorded.items()}
+    if switches != recorded:
         write_record(switches_file(work), switches)
 
 

@@ -302,6 +302,15 @@ def test_a_switch_can_be_turned_off_and_before_anything_is_done_also_on(folder: 
         storage.remove_tree(str(folder.path))
 
 
+def test_a_switch_that_was_off_for_a_part_of_the_work_stays_off(folder: Folder) -> None:
+    for keeps in (True, False):
+        with pytest.raises(RuntimeError, match="half way"):
+            folder.run(switched(keeps), fail)
+    with pytest.raises(StageError, match=r"\n    prepare\.keep_keys: false -> true\n"):
+        folder.run(switched(True))
+    assert folder.run(switched(False)).startswith("  resuming unfinished work\n")
+
+
 def test_work_of_a_version_that_recorded_no_switches_is_continued(folder: Folder) -> None:
     with pytest.raises(RuntimeError, match="half way"):
         folder.run(asking(2), fail)
