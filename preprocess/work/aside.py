@@ -33,6 +33,8 @@ from preprocess.work.records import read_record, write_record
 
 RECORD = "move.json"
 """Name of the record of a move, in ``_work``."""
+REMOVED_AT_ONCE = 1000
+"""Objects that are removed between two checks of the lock."""
 _STAY = (f"{WORK}/{LOCK}", f"{WORK}/{RECORD}")
 
 
@@ -91,7 +93,12 @@ def end_move(folder: str) -> str | None:
     there = find_objects(fs, inner)
     names = sorted({*move["names"]}.intersection(there))
     for group in reversed(_in_order(names)):
-        remove_objects(fs, [f"{inner}/{name}" for name in group])
+        for begin in range(0, len(group), REMOVED_AT_ONCE):
+            # If this process was suspended, another one may have written files with the same names.
+            check_write(absolute(folder))
+            part = group[begin : begin + REMOVED_AT_ONCE]
+            remove_objects(fs, [f"{inner}/{name}" for name in part])
+    check_write(absolute(folder))
     for name in filter(is_folder_marker, there):
         fs.rm_file(f"{inner}/{name}")
     remove(path)

@@ -8,6 +8,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from preprocess.files import storage
+from preprocess.files.errors import StorageError
+from preprocess.files.write_checks import checked_writes
+from preprocess.work import aside
 from preprocess.work.aside import end_move, has_move, move_aside
 from preprocess.work.damage import DamagedWork
 from preprocess.work.records import write_record
@@ -130,3 +133,28 @@ def test_an_empty_folder_of_a_store_is_free(folder: str) -> None:
     assert move_aside(folder) == f"{folder}.old-1"
     put(folder, OLD)
     assert move_aside(folder) == f"{folder}.old-3"
+
+
+def test_a_process_that_lost_its_lock_removes_nothing_more(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(folder, OLD)
+    lost, remove = [False], aside.remove_objects
+
+    def suspended(fs: Any, names: Any) -> None:
+        remove(fs, names)
+        # Meanwhile, another process has taken the lock over, and made the result again.
+        put(folder, OLD)
+        lost[0] = True
+
+    def check() -> None:
+        if lost[0]:
+            raise StorageError("lost the lock")
+
+    monkeypatch.setattr(aside, "remove_objects", suspended)
+    with (
+        checked_writes("test", folder, check),
+        pytest.raises(StorageError, match="lost the lock"),
+    ):
+        move_aside(folder)
+    assert OLD.items() <= contents(folder).items()
