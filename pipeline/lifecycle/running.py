@@ -219,12 +219,16 @@ class _Run:
         made = work.restate(self.config, self.place, self.console)
         return self._finish(made, time.monotonic() - start)
 
-    def clean(self, manifest: Manifest | None) -> None:
-        """Remove what the finished result does not need; unfinished work for other settings is kept."""
+    def clean(self, manifest: Manifest | None, former: Manifest | None = None) -> None:
+        """Remove what the finished result does not need; unfinished work for other settings is kept.
+
+        Files of a ``former`` manifest stay until the next command, for readers that have it open.
+        """
         place = self.place
         self.place.check()
         for name in self._unlisted(manifest):
-            storage.remove(place.file(name))
+            if former is None or name not in former.records:
+                storage.remove(place.file(name))
         storage.remove_temporary(place.folder)
         if self.state.unfinished:
             place.remove_work(self.state.unfinished.folder)
@@ -295,7 +299,7 @@ class _Run:
         if former:
             self._remove_former_tables()
         made.after()
-        self.clean(manifest)
+        self.clean(manifest, former)
         self.console.line(f"done in {clock(seconds)}")
         return manifest
 

@@ -18,8 +18,9 @@ from preprocess.work.folder import held_out_record, is_begun, read_record, write
 SEED = 0
 SAMPLE = SampleSize(raw_bytes=16 << 20, places=32, files=32)
 """Sample from which documents are counted; equal for local and remote files."""
-LEAST_BYTES = 20
-"""Raw bytes of a document at least, approximately. A corpus that is small by this number is not sampled."""
+LEAST_BYTES = 2
+"""Raw bytes of a document at least, approximately: 20 bytes that are compressed to a tenth. A corpus that is
+small by this number is not sampled."""
 DOCUMENT_BYTES = 1000
 """Raw bytes of a document of a source whose sample cannot be read."""
 

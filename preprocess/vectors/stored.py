@@ -281,7 +281,10 @@ def _reported(path: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise CacheError(f"{path} of the vector cache is missing; {make_again()}") from error
+        raise CacheError(
+            f"{path} of the vector cache is missing; if texts were added since the cache was opened, "
+            f"open it again; otherwise {make_again()}"
+        ) from error
     except DamagedCopy as error:
         raise damaged_cache(path, str(error)) from error
     except OSError as error:

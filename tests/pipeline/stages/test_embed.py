@@ -406,8 +406,15 @@ def test_texts_are_added_to_a_finished_cache_once(
     assert (len(before), len(cache), cache.generation) == (40, len(lines), 1)
     assert manifest.details["texts"] == len(lines)
     assert check_files(str(tmp_path / "embed"), manifest) == []
-    names = sorted(path.name for path in (tmp_path / "embed").glob("index-*"))
-    assert names == [f"index-0001-000{number}.npy" for number in range(8)]
+
+    def indexes() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "embed").glob("index-*"))
+
+    # The former index stays until the next command, because a program may have the cache open.
+    former = [f"index-0000-000{number}.npy" for number in range(4)]
+    assert indexes() == [*former, *(f"index-0001-000{number}.npy" for number in range(8))]
+    assert "already done" in append(tiny, trained, tmp_path, second)[1]
+    assert indexes() == [f"index-0001-000{number}.npy" for number in range(8)]
     for line, vectors in kept.items():
         np.testing.assert_array_equal(cache[line], vectors)
     embed(tiny, trained, tmp_path / "at-once", f"embed.input={text}")
@@ -422,6 +429,7 @@ def test_all_earlier_requests_of_an_extended_cache_are_already_done(
     first, second, _ = split(text, tmp_path)
     embed(tiny, trained, tmp_path, f"embed.input={first}")
     append(tiny, trained, tmp_path, second)
+    assert "already done" in append(tiny, trained, tmp_path, second)[1]  # removes the former index
     before = files(tmp_path / "embed")
 
     for path in (first, second, first):

@@ -403,3 +403,15 @@ def test_a_block_that_reaches_into_the_next_one_is_refused(
         fences = index_file.Fences("index", np.array(made, np.uint64).T, 6)
         assert fences.damage(0, rows[:4]) == told
         assert fences.damage(1, rows[4:]) == ""
+
+
+def test_a_cache_to_which_texts_were_added_says_that_it_must_be_opened_again(
+    make_cache: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_cache(tmp_path / "cache")
+    for path in (tmp_path / "cache").iterdir():
+        storage.write_bytes(f"{REMOTE}/{path.name}", path.read_bytes())
+    cache = VectorCache.open(REMOTE)
+    storage.remove(f"{REMOTE}/index-0000-0000.npy")
+    with pytest.raises(CacheError, match=r"if texts were added .*, open it again; otherwise"):
+        cache["text 1"]
