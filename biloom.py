@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lightning_modules.config import ModelConfig as ModelConfig
     from lightning_modules.integrations.scikit_learn import BiLMTransformer as BiLMTransformer
     from lightning_modules.nn.scalar_mix import ScalarMix as ScalarMix
+    from lightning_modules.portable.program import export_program as export_program
     from lightning_modules.training.config import TrainConfig as TrainConfig
     from lightning_modules.training.datamodule import TokenShardDataModule as TokenShardDataModule
     from lightning_modules.training.lit_bilm import LitBiLM as LitBiLM
@@ -36,6 +37,7 @@ _HOMES = {
     "TrainConfig": "lightning_modules.training.config",
     "VectorCache": "preprocess.vectors.cache",
     "VectorDataset": "lightning_modules.vectors.dataset",
+    "export_program": "lightning_modules.portable.program",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "TrainConfig",
     "VectorCache",
     "VectorDataset",
+    "export_program",
 ]
 
 

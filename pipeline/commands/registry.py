@@ -7,6 +7,7 @@ from argparse import Namespace
 
 from pipeline.commands.command import Command, Group
 from pipeline.commands.look.command import LOOK
+from pipeline.commands.portable.command import EXPORT_ONNX
 from pipeline.commands.stage_commands import STAGE_COMMANDS
 from pipeline.commands.tasks.registry import TASK_COMMANDS
 
@@ -312,6 +313,7 @@ COMMANDS: dict[str, Command | Group] = {
             "biloom export-elmo runs/elmo-original/export elmo-archive",
         ),
     ),
+    "export-onnx": EXPORT_ONNX,
     "completion": Command(
         "print the script that completes commands and settings in a shell",
         _completion,

@@ -32,8 +32,8 @@ SENTENCE_BYTES = 16_384
 CHARACTERS = 0x110000
 """Vocabulary size of a `char` model: all of Unicode, so that only the text limits it."""
 
-_NORMALISER, _LENGTH_DELIMITED = 3, 2
-"""Number of the normaliser's field in a model file, and the wire type of a message."""
+PIECES, TRAINER, NORMALISER = 1, 2, 3
+"""Numbers of the fields of a model file: a message per piece, and those with the settings."""
 
 MODEL = "tokenizer.model"
 BYTES = "bytes"
@@ -138,6 +138,20 @@ class SentencePieceTokenizer:
         decoded = self.decode(self.encode([text])[0])
         return decoded == (text if self._marks else text.replace(SPACE_MARK, " "))
 
+    @property
+    def model(self) -> bytes:
+        """The bytes of the ``.model`` file."""
+        return self._model
+
+    @property
+    def keeps_marks(self) -> bool:
+        """True if U+2581 of a text is encoded as bytes, and not as a space."""
+        return self._marks is not None
+
+    def model_ids(self) -> npt.NDArray[np.int64]:
+        """Return the model's id of each of our ids, (vocabulary,); -1 for a control id that it lacks."""
+        return self._of_model
+
     def save(self, folder: str) -> tuple[str, ...]:
         write_bytes(join(folder, MODEL), self._model)
         marks = {"space_marks": BYTES} if self._marks else {}
@@ -182,7 +196,7 @@ def read_sentencepiece(path: str) -> SentencePieceTokenizer:
     model = read_model(path)
     try:
         tokenizer = SentencePieceTokenizer(model)
-        if _NORMALISER not in _fields(model):
+        if NORMALISER not in dict(fields_of(model)):
             raise TokenizerError("it has no normaliser, so it is truncated; copy it again")
         return tokenizer
     except TokenizerError as error:
@@ -191,11 +205,14 @@ def read_sentencepiece(path: str) -> SentencePieceTokenizer:
         ) from error
 
 
-def _fields(model: bytes) -> Iterator[int]:
-    """Yield the numbers of the top-level fields of a model, a protocol buffer of messages and strings.
+def fields_of(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Yield the number and the value of each field of a protocol buffer: an integer, or bytes.
 
     SentencePiece writes the pieces first and then the normaliser. It also loads a file that was cut between
     two fields, as a model of fewer pieces without a normaliser.
+
+    Args:
+        message: a model file, or the bytes of one of its messages.
     """
     place = 0
 
@@ -203,20 +220,28 @@ def _fields(model: bytes) -> Iterator[int]:
         nonlocal place
         value = shift = 0
         while True:
-            byte = model[place]
+            byte = message[place]
             place += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return value
             shift += 7
 
-    while place < len(model):
+    while place < len(message):
         tag = varint()
-        yield tag >> 3
-        if tag & 7 != _LENGTH_DELIMITED:
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == 0:
+            yield number, varint()
+            continue
+        if wire_type != 2 and wire_type not in _FIXED:
             return
-        size = varint()
+        size = varint() if wire_type == 2 else _FIXED[wire_type]
+        yield number, message[place : place + size]
         place += size
+
+
+_FIXED = {1: 8, 5: 4}
+"""Bytes of a value of fixed size, by wire type."""
 
 
 def read_model(path: str) -> bytes:

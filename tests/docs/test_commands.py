@@ -49,6 +49,8 @@ NOT_RUN = {
     r"wandb (sweep|agent) ": "wandb's server; test_sweep.py runs wandb's agent on the example",
     r"(kubectl|sbatch) ": "a cluster; tests/deploy checks the files and starts SLURM",
     r"ssh ": "another machine",
+    r"biloom export-onnx ": "some 20 s; tests/pipeline/commands/portable runs it",
+    r"(npm|node) ": "packages of npm; tests/examples/test_onnx_node.py runs the example where they are",
     r"(torchrun|srun) ": "a launcher; test_processes.py sets its variables",
 }
 """What is not run, by the beginning of the command, and why."""

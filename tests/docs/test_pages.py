@@ -64,7 +64,7 @@ def test_settings_that_are_named_exist() -> None:
     }
     assert len(named) > 50
     for key in named:
-        if not key.endswith((".html", ".json", ".safetensors", ".sbatch")):
+        if not key.endswith((".html", ".json", ".onnx", ".safetensors", ".sbatch")):
             assert any(exists(of, key.split(".")) for of in CONFIGS), key
 
 

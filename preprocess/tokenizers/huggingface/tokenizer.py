@@ -104,6 +104,11 @@ class HuggingFaceTokenizer:
         with _failure():
             return str(self._tokenizer.decode(kept, skip_special_tokens=False))
 
+    @property
+    def file(self) -> bytes:
+        """The bytes of the file."""
+        return self._file
+
     def file_ids(self, ids: Ids) -> npt.NDArray[np.int64]:
         """Return the file's ids of some ids, int64, of the same shape; -1 for an id that it lacks."""
         return self._of_file[ids]

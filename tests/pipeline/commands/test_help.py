@@ -100,6 +100,7 @@ NOT_RUN = {
     "look": "needs raw text; look/test_look.py",
     "trace": "needs a corpus with origins; test_trace.py",
     "explain": "needs a task; tasks/test_explain.py",
+    "export-onnx": "takes some 20 s; portable/test_export_onnx.py",
     "export-elmo": "needs a model with a character CNN; test_elmo.py",
     **dict.fromkeys(
         ("classify train", "classify test", "classify predict"),

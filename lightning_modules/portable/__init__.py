@@ -1,0 +1,1 @@
+"""A trained model in forms that run without biloom: torch.export and ONNX."""

@@ -1,0 +1,157 @@
+"""Models as ONNX files, and their comparison with PyTorch.
+
+A file has the same bytes whenever it is made from the same model with the same packages: what the exporter
+records of the source code (places, stack traces, names of modules) is removed.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_modules.portable.errors import PortableError
+from lightning_modules.portable.feeds import feeds_of_batch
+from lightning_modules.portable.program import AXES, OUTPUTS, Form, export_program, input_names
+from lightning_modules.vectors.pretrained import BiLM
+from lightning_modules.vectors.selection import Text
+
+OPSET = 18
+"""Version of ONNX's operators; ONNX Runtime reads it since version 1.14."""
+MOST_BYTES = 2**31 - 2**20
+"""Largest size of the weights; a protocol buffer has less than 2 GiB."""
+TOLERANCE = 1e-4
+"""Largest difference between a value of ONNX Runtime and of PyTorch, relative to the layer's largest value."""
+
+
+def onnx_file(model: BiLM, form: Form = "text") -> bytes:
+    """Return the model as the content of an ONNX file; see `export_program` for what it computes.
+
+    Args:
+        model: the model, in float32.
+        form: as in `export_program`.
+
+    Raises:
+        PortableError: the model has recurrent layers that cannot be exported, or more weights than an ONNX
+            file can hold.
+    """
+    program = export_program(model, form)
+    size = sum(tensor.nbytes for tensor in program.state_dict.values())
+    if size > MOST_BYTES:
+        raise PortableError(
+            f"the model has {size / 1e9:.1f} GB of weights, but an ONNX file holds at most "
+            f"{MOST_BYTES / 1e9:.1f} GB; use a model with fewer input vectors, or torch.export"
+        )
+    with _quiet():
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=[*input_names(model, form)],
+            output_names=[*OUTPUTS[form]],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert exported is not None
+    proto = exported.model_proto
+    _name_axes(proto.graph)
+    _remove_sources(proto)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the exporter's messages about packages that it does not need here, and about torch's own code."""
+    logger = logging.getLogger("torch.onnx._internal.exporter")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _name_axes(graph: Any) -> None:
+    """Give the axes of inputs and outputs the names of `AXES`."""
+    names: dict[str, str] = {}
+    for value in graph.input:
+        sizes = value.type.tensor_type.shape.dim
+        for axis, name in AXES[value.name].items():
+            names[sizes[axis].dim_param] = name
+    for value in (*graph.input, *graph.output):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = names[size.dim_param]
+
+
+def _remove_sources(proto: Any) -> None:
+    """Remove what describes the program that made a model, and the shapes of inner values."""
+    del proto.metadata_props[:]
+    graphs = [proto.graph]
+    while graphs:
+        graph = graphs.pop()
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        del graph.value_info[:]
+        for value in (*graph.input, *graph.output, *graph.initializer):
+            value.doc_string = ""
+            del value.metadata_props[:]
+        for node in graph.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+            graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+
+
+def check_onnx_file(data: bytes, model: BiLM, texts: Sequence[Text]) -> float:
+    """Compare the vectors of texts that ONNX Runtime and PyTorch compute, on one thread of the CPU.
+
+    PyTorch documents the operation that an ONNX file is made from as a prototype, so each file is checked.
+
+    Args:
+        data: an ONNX file for whole texts.
+        model: the model that it was made from, in float32 on the CPU.
+        texts: the texts.
+
+    Returns:
+        The largest difference relative to the largest value of its layer.
+
+    Raises:
+        PortableError: it is above `TOLERANCE`, or ONNX Runtime cannot run the file.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    batch = model.batch(texts, "token")
+    with torch.no_grad():
+        expected = model(batch.ids, batch.lengths, batch.spellings).numpy()
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, feeds_of_batch(model, batch))
+    # ONNX Runtime has an error class for each kind of failure, without a common one.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise PortableError(
+            f"ONNX Runtime cannot run the exported model ({reason}); {AGAIN}"
+        ) from error
+    largest = np.zeros(model.depth)
+    difference = np.zeros(model.depth)
+    for row, length in enumerate(batch.lengths.tolist()):
+        one, other = expected[:, row, :length], found[:, row, :length]
+        largest = np.maximum(largest, np.abs(one).max((1, 2), initial=0))
+        difference = np.maximum(difference, np.abs(one - other).max((1, 2), initial=0))
+    relative = float((difference / largest.clip(min=1e-30)).max())
+    if not relative <= TOLERANCE:
+        raise PortableError(
+            f"ONNX Runtime computes other vectors than PyTorch: they differ by {relative:.2g} of a layer's "
+            f"largest value, more than {TOLERANCE:g}; {AGAIN}"
+        )
+    return relative
+
+
+AGAIN = "install the versions of torch, onnx, onnxscript and onnxruntime in constraints.txt, and export again"

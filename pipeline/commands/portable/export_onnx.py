@@ -1,0 +1,111 @@
+"""`biloom export-onnx`: a model folder as ONNX files, with its tokenizer."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from lightning_modules.models.model_folder import CONFIG
+from lightning_modules.models.model_settings import parse_settings
+from lightning_modules.portable.errors import PortableError
+from lightning_modules.portable.folder import NAMES, exported_files
+from lightning_modules.portable.onnx_file import OPSET
+from lightning_modules.vectors.pretrained import BiLM
+from pipeline.console import Console, count
+from pipeline.lifecycle.stage import require
+from pipeline.version import biloom_version
+from preprocess.errors import one_line
+from preprocess.files import storage
+from preprocess.files.fingerprint import fingerprint
+from preprocess.files.manifest import (
+    NAME,
+    Manifest,
+    content_hash,
+    read_manifest,
+    record_of,
+    write_manifest,
+)
+from preprocess.files.verified import read_verified
+from preprocess.tokenizers.subwords import MODEL
+
+STAGE, VERSION = "export-onnx", 1
+"""Name of the stage in the manifest, and its version, raised if the files change for an equal model."""
+NEEDS = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx"}
+PACKAGES = ("torch", "onnx", "onnxscript")
+"""Packages that the bytes of the files depend on."""
+
+
+def export_onnx(model: str, folder: str, stream: bool) -> None:
+    """Write a model as ONNX; the files are described in `lightning_modules.portable.folder`.
+
+    Args:
+        model: folder or URL of a finished model, or a repository of the Hugging Face hub.
+        folder: folder or URL to write.
+        stream: whether to write ``stream.onnx``, too.
+
+    Raises:
+        StageError: a package is not installed.
+        ManifestError: there is no finished model, or the manifest in ``folder`` is damaged.
+        ModelError: the model is damaged.
+        PortableError: the model cannot be exported, ONNX Runtime computes other vectors, or the folder has
+            another result or other files.
+    """
+    require(STAGE, NEEDS)
+    console = Console()
+    loaded = BiLM.from_pretrained(model)
+    asked = {"stage": STAGE, "version": VERSION, "model": loaded.content, "stream": stream}
+    if _is_done(folder, asked, console):
+        return
+    manifest = read_manifest(loaded.folder, "export")
+    _, settings = parse_settings(read_verified(loaded.folder, manifest, CONFIG))
+    versions = {"biloom": biloom_version(), **{name: version(name) for name in PACKAGES}}
+    made = exported_files(loaded, settings.cleaning, stream, versions)
+    if made.no_tokenizer:
+        console.warn(
+            f"no tokenizer.json is written, because another program would compute other ids: "
+            f"{made.no_tokenizer}; {MODEL} is written, which SentencePiece reads"
+        )
+    _write(folder, asked, made.files, {"opset": OPSET, "versions": versions})
+    size = sum(map(len, made.files.values()))
+    console.line(
+        f"{folder}: {', '.join(made.files)}, {count(size)}B; differs from PyTorch by {made.difference:.1e} of a "
+        "layer's largest value"
+    )
+
+
+def _is_done(folder: str, asked: Mapping[str, Any], console: Console) -> bool:
+    """Return True if the folder holds the result already.
+
+    Raises:
+        PortableError: it has another result or other files.
+    """
+    if storage.exists(storage.join(folder, NAME)):
+        if read_manifest(folder).asked == asked:
+            console.line(f"{folder}: already done")
+            return True
+        raise PortableError(f"{folder} holds another finished result; name another folder")
+    if others := set(storage.list_names(folder)) - NAMES:
+        raise PortableError(
+            f"{folder} holds {one_line(min(others))}, which is not a file of an exported model; name another "
+            "folder"
+        )
+    return False
+
+
+def _write(
+    folder: str, asked: dict[str, Any], files: Mapping[str, bytes], details: dict[str, Any]
+) -> None:
+    """Write the files, and the manifest last."""
+    for name, data in files.items():
+        storage.write_bytes(storage.join(folder, name), data)
+    records = tuple(record_of(name, data) for name, data in files.items())
+    manifest = Manifest(
+        stage=STAGE,
+        stage_version=VERSION,
+        biloom=biloom_version(),
+        fingerprint=fingerprint(asked),
+        content=content_hash(records),
+        asked=asked,
+        files=records,
+        details=details,
+    )
+    write_manifest(folder, manifest)
