@@ -39,7 +39,9 @@ class RangedFile(io.RawIOBase):
         self, read: Callable[[int, int], bytes], size: int, part: Part | None = None
     ) -> None:
         self._read_range, self._size = read, size
-        self._part = Part(0, size) if part is None or size <= SMALL_BYTES else part
+        if part is None or size <= SMALL_BYTES:
+            part = Part(0, size)
+        self._part = Part(part.start, min(part.end, size))
         self._position = 0
         self._ahead = _Kept(0, b"")
         self._elsewhere: deque[_Kept] = deque()

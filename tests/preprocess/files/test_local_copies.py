@@ -210,7 +210,7 @@ def test_a_copy_being_fetched_by_another_process_is_not_evicted(
 
 def test_pickling_keeps_the_limit(copies: LocalCopies) -> None:
     other = pickle.loads(pickle.dumps(copies))
-    assert other._limit == 25
+    assert other.limit == 25
     other.close()
 
 

@@ -139,7 +139,7 @@ def test_reading_an_open_shard_marks_its_copy_as_recently_used(
 ) -> None:
     first, second, third = remote.shards("train")
     assert first.copies
-    first.copies._limit = 12
+    first.copies.limit = 12
     stream = TokenStream([first], "eos")
     stream.read(0, 0, 6)
     assert second.ids[2] == 60_001

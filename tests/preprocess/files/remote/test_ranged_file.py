@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from preprocess.files.remote import ranged_file
@@ -28,6 +28,7 @@ def opened(data: bytes, part: Part | None = None) -> tuple[RangedFile, list[Requ
     st.lists(st.tuples(st.integers(0, 350), st.sampled_from([0, 1, 2]), st.integers(-1, 120))),
     st.tuples(st.integers(0, 300), st.integers(0, 300)),
 )
+@example(bytes(21), [(0, 0, -1)], (0, 22))
 def test_reads_and_seeks_are_those_of_a_file(
     data: bytes, steps: list[tuple[int, int, int]], part: tuple[int, int]
 ) -> None:
