@@ -14,15 +14,13 @@ it waits for one request after the other. The last line is one JSON object:
 
 import argparse
 import json
-import sys
 import tempfile
 import time
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from counting_store import COUNTS, CountingStore, in_phase, register
+from scale import quietly
 
 UNIT_BYTES = 1024
 WORDS = 16
@@ -56,7 +54,7 @@ def _measure(root: Path, units: int, latency: float) -> None:
         *("train.learning_rate=0.01", "runner.options.mode=in_memory", *MODEL),
     ]
     for stage in ("tokenizer", "prepare", "train", "export"):
-        _quietly(biloom, [stage, *settings])
+        quietly(biloom, [stage, *settings])
     embed.SMALLEST_UNIT = embed.LARGEST_UNIT = UNIT_BYTES
 
     call = worker_call.WorkerCall.__call__
@@ -84,7 +82,7 @@ def _measure(root: Path, units: int, latency: float) -> None:
     CountingStore.cat_file = slow  # type: ignore[method-assign]
     COUNTS.requests.clear()
     COUNTS.default = "plan"
-    _quietly(biloom, ["embed", *settings])
+    quietly(biloom, ["embed", *settings])
     seconds = time.monotonic() - ended[0]
     phases: dict[str, dict[str, int]] = {}
     for (phase, kind), number in sorted(COUNTS.requests.items()):
@@ -101,14 +99,6 @@ def _measure(root: Path, units: int, latency: float) -> None:
         "collect_seconds": round(seconds, 1),
     }
     print(json.dumps(figures))
-
-
-def _quietly(biloom: Any, arguments: list[str]) -> None:
-    said = StringIO()
-    with redirect_stdout(said):
-        code = biloom(arguments)
-    if code:
-        sys.exit(said.getvalue())
 
 
 if __name__ == "__main__":

@@ -147,17 +147,17 @@ def _measure(units: int, near: bool, line_bytes: int) -> dict[str, Any]:
             "runner.options.mode=in_memory",
             *(["prepare.near_duplicates.similarity=0.8"] if near else []),
         ]
-        _quietly(biloom, ["tokenizer", *settings])
+        quietly(biloom, ["tokenizer", *settings])
         COUNTS.requests.clear()
         COUNTS.default = "plan"
         began = time.process_time()
-        _quietly(biloom, ["prepare", *settings])
+        quietly(biloom, ["prepare", *settings])
         seconds = time.process_time() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
         requests = Counter(COUNTS.requests)
         COUNTS.requests.clear()
         COUNTS.default = "again"
-        _quietly(biloom, ["prepare", *settings])
+        quietly(biloom, ["prepare", *settings])
         again = sum(n for (phase, _), n in COUNTS.requests.items() if phase == "again")
     return {
         "units": units,
@@ -185,7 +185,8 @@ def _fast_folder() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def _quietly(biloom: Any, arguments: list[str]) -> None:
+def quietly(biloom: Any, arguments: list[str]) -> None:
+    """Run a command; if it fails, end with what it printed."""
     from contextlib import redirect_stdout
     from io import StringIO
 

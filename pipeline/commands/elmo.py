@@ -25,12 +25,12 @@ from lightning_modules.models.model_folder import CONFIG, WEIGHTS, load_network,
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
 from pipeline.lifecycle.stage import require
+from pipeline.lifecycle.task_folder import is_made
 from pipeline.version import biloom_version
 from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import (
-    NAME,
     FileRecord,
     Manifest,
     content_hash,
@@ -112,7 +112,7 @@ def _import_archive(
         "weights": _hash(weights),
         "vocabulary": _hash(vocabulary) if vocabulary else None,
     }
-    if _is_done(folder, asked, console):
+    if is_made(folder, asked, WRITTEN, "a model", console):
         return
     words, notes = read_vocabulary(vocabulary) if vocabulary else ([], ())
     for note in notes:
@@ -130,7 +130,7 @@ def _import_manylangs(model: str, folder: str, console: Console) -> None:
         "network": "published" if options.is_published else _hash(options.path),
         **{name: _hash(storage.join(model, name), COPY) for name in names},
     }
-    if _is_done(folder, asked, console):
+    if is_made(folder, asked, WRITTEN, "a model", console):
         return
     if options.is_published:
         console.line(f"{PUBLISHED_NAME} is missing from the folder: its published values are taken")
@@ -140,24 +140,6 @@ def _import_manylangs(model: str, folder: str, console: Console) -> None:
     tensors = read_manylangs_weights(model, config, characters, words)
     source = "a model of ELMoForManyLangs"
     _write(folder, asked, config, tensors, words.words if words else (), source, console)
-
-
-def _is_done(folder: str, asked: Mapping[str, Any], console: Console) -> bool:
-    """Return True if the folder holds the result already.
-
-    Raises:
-        ElmoError: it has another result or other files.
-    """
-    if storage.exists(storage.join(folder, NAME)):
-        if read_manifest(folder).asked == asked:
-            console.line(f"{folder}: already done")
-            return True
-        raise ElmoError(f"{folder} holds another finished result; name another folder")
-    if others := set(storage.list_names(folder)) - WRITTEN:
-        raise ElmoError(
-            f"{folder} holds {one_line(min(others))}, which is not a file of a model; name another folder"
-        )
-    return False
 
 
 def _write(

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -76,6 +76,33 @@ def make_task(
         work_folder.remove_work(out, work)
         console.line(f"done in {clock(time.monotonic() - start)}: {one_line(out)}")
     return manifest
+
+
+def is_made(
+    folder: str, asked: Mapping[str, Any], names: Collection[str], what: str, console: Console
+) -> bool:
+    """Return True if a folder holds the result of a command that writes without a work folder.
+
+    Args:
+        folder: the folder.
+        asked: what the command was asked.
+        names: names of the files that the command may write.
+        what: what these files are of, for the message.
+        console: where it is told that the command is done.
+
+    Raises:
+        StageError: the folder has another result or other files.
+    """
+    if storage.exists(storage.join(folder, NAME)):
+        if read_manifest(folder).asked == asked:
+            console.line(f"{folder}: already done")
+            return True
+        raise StageError(f"{folder} holds another finished result; name another folder")
+    if others := set(storage.list_names(folder)).difference(names):
+        raise StageError(
+            f"{folder} holds {one_line(min(others))}, which is not a file of {what}; name another folder"
+        )
+    return False
 
 
 def _forget_if_nothing_made(out: str, work: str) -> None:

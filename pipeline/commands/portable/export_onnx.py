@@ -6,18 +6,16 @@ from typing import Any
 
 from lightning_modules.models.model_folder import CONFIG
 from lightning_modules.models.model_settings import parse_settings
-from lightning_modules.portable.errors import PortableError
 from lightning_modules.portable.folder import NAMES, exported_files
 from lightning_modules.portable.onnx_file import OPSET
 from lightning_modules.vectors.pretrained import BiLM
 from pipeline.console import Console, count
 from pipeline.lifecycle.stage import require
+from pipeline.lifecycle.task_folder import is_made
 from pipeline.version import biloom_version
-from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import (
-    NAME,
     Manifest,
     content_hash,
     read_manifest,
@@ -53,7 +51,7 @@ def export_onnx(model: str, folder: str, stream: bool) -> None:
     console = Console()
     loaded = BiLM.from_pretrained(model)
     asked = {"stage": STAGE, "version": VERSION, "model": loaded.content, "stream": stream}
-    if _is_done(folder, asked, console):
+    if is_made(folder, asked, NAMES, "an exported model", console):
         return
     manifest = read_manifest(loaded.folder, "export")
     _, settings = parse_settings(read_verified(loaded.folder, manifest, CONFIG))
@@ -70,25 +68,6 @@ def export_onnx(model: str, folder: str, stream: bool) -> None:
         f"{folder}: {', '.join(made.files)}, {count(size)}B; differs from PyTorch by {made.difference:.1e} of a "
         "layer's largest value"
     )
-
-
-def _is_done(folder: str, asked: Mapping[str, Any], console: Console) -> bool:
-    """Return True if the folder holds the result already.
-
-    Raises:
-        PortableError: it has another result or other files.
-    """
-    if storage.exists(storage.join(folder, NAME)):
-        if read_manifest(folder).asked == asked:
-            console.line(f"{folder}: already done")
-            return True
-        raise PortableError(f"{folder} holds another finished result; name another folder")
-    if others := set(storage.list_names(folder)) - NAMES:
-        raise PortableError(
-            f"{folder} holds {one_line(min(others))}, which is not a file of an exported model; name another "
-            "folder"
-        )
-    return False
 
 
 def _write(
