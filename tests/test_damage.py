@@ -219,7 +219,7 @@ def _stop(*_: object) -> None:
                 "prepare.shard_tokens=300",
             ),
         ),
-        ("embed", (embed, "_Sums"), ("embed.model={trained}/export", "embed.sample=20")),
+        ("embed", (embed.Sums, "of"), ("embed.model={trained}/export", "embed.sample=20")),
     ],
 )
 @pytest.mark.slow
