@@ -46,7 +46,7 @@ class Sums:
 
         Args:
             work: folder of unfinished work.
-            units: number of units, all of which must be finished.
+            units: number of units; all must be finished.
             added: called after the records of each unit.
         """
         sums = cls()

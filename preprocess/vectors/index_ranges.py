@@ -67,7 +67,7 @@ class RecentBlocks:
 
 
 class RangedFile(IndexFile):
-    """A file of the index of a remote cache, of which only the needed ranges are read.
+    """A file of the index of a remote cache. Only the needed ranges are read.
 
     A block is checked when it is read.
 

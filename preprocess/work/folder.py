@@ -143,7 +143,7 @@ def remove_work(stage_folder: str, work: str) -> None:
 
     If that is ``_work`` itself, as version 0.1 used it, the lock and the work for other requests stay.
     """
-    # Without it, no process resumes work of which a killed process has removed a part.
+    # First, because work without it is not resumed: a kill in the middle may leave a part.
     remove(asked_file(work))
     root = work_root(stage_folder)
     if work == root:

@@ -235,7 +235,7 @@ class Layout:
         return self.lines_at(np.array(places, np.intp))
 
     def lines_at(self, places: Positions) -> Mask:
-        """Return which lines have one of the positions, none of which is white space, shape (lines,)."""
+        """Return which lines have one of the positions, shape (lines,). No position is white space."""
         found = np.zeros(len(self.lines), bool)
         found[np.searchsorted(self.lines.starts, places, "right") - 1] = True
         return found
