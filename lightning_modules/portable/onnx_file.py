@@ -4,10 +4,7 @@ A file has the same bytes whenever it is made from the same model with the same 
 records of the source code (places, stack traces, names of modules) is removed.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +13,7 @@ import torch
 from lightning_modules.portable.errors import PortableError
 from lightning_modules.portable.feeds import feeds_of_batch
 from lightning_modules.portable.program import AXES, OUTPUTS, Form, export_program, input_names
+from lightning_modules.quiet import quiet
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Text
 
@@ -45,7 +43,8 @@ def onnx_file(model: BiLM, form: Form = "text") -> bytes:
             f"the model has {size / 1e9:.1f} GB of weights, but an ONNX file holds at most "
             f"{MOST_BYTES / 1e9:.1f} GB; use a model with fewer input vectors, or torch.export"
         )
-    with _quiet():
+    # Messages about packages that are not needed here, and about torch's own code.
+    with quiet("torch.onnx._internal.exporter"):
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -60,20 +59,6 @@ def onnx_file(model: BiLM, form: Form = "text") -> bytes:
     _remove_sources(proto)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the exporter's messages about packages that it does not need here, and about torch's own code."""
-    logger = logging.getLogger("torch.onnx._internal.exporter")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _name_axes(graph: Any) -> None:

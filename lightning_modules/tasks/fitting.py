@@ -4,10 +4,8 @@ Random numbers of a step depend on the seed and the step only, and the order of 
 the epoch only. A training that was killed continues from its last epoch with the same results.
 """
 
-import logging
 import signal
 import threading
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_modules.models.checkpoint_file import CheckpointError, read_checkpoint
+from lightning_modules.quiet import quiet
 from lightning_modules.random_state import seeded
 from lightning_modules.tasks.epoch_batches import EpochBatches as EpochBatches
 from lightning_modules.tasks.epoch_batches import loader_of as loader_of
@@ -31,6 +30,9 @@ from lightning_modules.tasks.features import Progress
 from lightning_modules.tasks.threads import module_threads
 from lightning_modules.training.checkpoints import CheckpointFiles
 from preprocess.errors import UserError
+
+LOGGERS = ("pytorch_lightning", "lightning_fabric")
+"""Loggers of Lightning, whose advice, such as more workers for a loader, does not fit here."""
 
 LAST, BEST = "last", "best"
 SCORE = "dev_score"
@@ -132,7 +134,7 @@ def fit(
         batches = train.sampler
         assert isinstance(batches, EpochBatches), "made by loader_of"
         threads = module_threads(module, batches.size, float(batches.lengths.mean()))
-        with _quiet(), _stoppable(), seeded(settings.seed, device), threads:
+        with quiet(*LOGGERS), _stoppable(), seeded(settings.seed, device), threads:
             trainer = pl.Trainer(
                 accelerator="gpu" if device.type == "cuda" else "cpu",
                 devices=1,
@@ -237,22 +239,6 @@ def _move(state: dict[str, Any], folder: Path) -> None:
 def _has_ended(state: Mapping[str, Any], stop: EarlyStopping, settings: FitSettings) -> bool:
     waited = state["callbacks"][stop.state_key]["wait_count"]
     return bool(state["epoch"] + 1 >= settings.epochs or waited >= settings.patience)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress Lightning's log messages and its advice, such as more workers for a loader."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 @contextmanager
