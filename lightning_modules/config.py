@@ -178,6 +178,30 @@ class GRUConfig(Section):
         return self.hidden
 
 
+class SRUConfig(Section):
+    """Simple recurrent units, a separate stack per direction (Lei et al. 2018).
+
+    Each layer has a highway connection from its input to its output in place of a residual one.
+    """
+
+    kind: Literal["sru"] = "sru"
+    layers: int = Field(2, ge=1, le=MAX_LAYERS, description="layers per direction")
+    hidden: int = Field(256, ge=1, le=MAX_WIDTH, description="width of the state and of the output")
+    dropout: float = Field(0.1, ge=0, lt=1, description=LAYER_DROPOUT)
+    output_dropout: float | None = Field(None, ge=0, lt=1, description=OUTPUT_DROPOUT)
+    variational: bool = Field(False, description=VARIATIONAL)
+
+    @property
+    def residual(self) -> bool:
+        """False, because of the highway connections."""
+        return False
+
+    @property
+    def direction_width(self) -> int:
+        """Width of one direction's input and output."""
+        return self.hidden
+
+
 class AdaptiveSoftmaxConfig(Section):
     """Exact softmax with frequent ids in a full-rank head, rare ids in low-rank tails (Grave et al. 2017)."""
 
@@ -227,7 +251,7 @@ InputConfig = Annotated[
     EmbeddingInputConfig | AdaptiveInputConfig | CharCNNInputConfig | WordCharCNNInputConfig,
     Field(discriminator="kind"),
 ]
-RecurrentConfig = Annotated[LSTMConfig | GRUConfig, Field(discriminator="kind")]
+RecurrentConfig = Annotated[LSTMConfig | GRUConfig | SRUConfig, Field(discriminator="kind")]
 HeadConfig = Annotated[
     AdaptiveSoftmaxConfig | SoftmaxConfig | SampledSoftmaxConfig, Field(discriminator="kind")
 ]

@@ -10,10 +10,11 @@ from lightning_modules.config import (
     AdaptiveInputConfig,
     AdaptiveSoftmaxConfig,
     CharCNNInputConfig,
-    LSTMConfig,
+    GRUConfig,
     ModelConfig,
     RecurrentConfig,
     SampledSoftmaxConfig,
+    SRUConfig,
     WordCharCNNInputConfig,
 )
 from lightning_modules.nn.heads.cutoffs import tail_widths
@@ -71,7 +72,9 @@ def _char_cnn_parameters(config: CharCNNInputConfig, vocabulary: int, width: int
 
 def _layer_parameters(config: RecurrentConfig) -> int:
     width, hidden = config.direction_width, config.hidden
-    if not isinstance(config, LSTMConfig):
+    if isinstance(config, SRUConfig):
+        return hidden * (3 * hidden + 2)
+    if isinstance(config, GRUConfig):
         return 3 * hidden * (2 * width + 1) + hidden
     projection = 0 if config.projection is None else hidden * width
     return 4 * hidden * (2 * width + 1) + projection
@@ -128,6 +131,7 @@ def flops_per_token(
                    character CNN          T (sum_i n_i w_i E (c_i + 2) / 3 + h 2 F F + F W)
         recurrent  LSTM                   D layers (4 H 2 W + H W); without projection D layers 4 H 2 W
                    GRU                    D layers 3 H 2 W
+                   SRU                    D layers 3 H W
         output     softmax                D W V
                    adaptive softmax       D (W (J + tails) + sum_k p_k (W d_k + d_k V_k))
                    sampled softmax        D W (samples + 1)
@@ -183,7 +187,9 @@ def _char_cnn_products(config: CharCNNInputConfig, width: int, length: float) ->
 
 def _layer_products(config: RecurrentConfig) -> float:
     width = config.direction_width
-    if not isinstance(config, LSTMConfig):
+    if isinstance(config, SRUConfig):
+        return 3 * config.hidden * width
+    if isinstance(config, GRUConfig):
         return 3 * config.hidden * 2 * width
     projection = 0 if config.projection is None else config.hidden * width
     return 4 * config.hidden * 2 * width + projection

@@ -35,7 +35,7 @@ RECURRENT = st.one_of(
     st.fixed_dictionaries(
         {"kind": st.just("lstm"), "hidden": WIDTHS, "projection": st.none() | WIDTHS}
     ),
-    st.fixed_dictionaries({"kind": st.just("gru"), "hidden": WIDTHS}),
+    st.fixed_dictionaries({"kind": st.sampled_from(["gru", "sru"]), "hidden": WIDTHS}),
 )
 HEADS = st.one_of(
     st.just({"kind": "softmax"}),
@@ -165,6 +165,7 @@ CONFIGS = [
     ),
     model(recurrent=lstm(hidden=16, projection=None), head={"kind": "softmax"}),
     model(recurrent={"kind": "gru", "layers": 2, "hidden": 16}, head={"kind": "softmax"}),
+    model(recurrent={"kind": "sru", "layers": 3, "hidden": 16}, head={"kind": "softmax"}),
     model(
         directions="forward",
         recurrent=lstm(hidden=24, projection=8),

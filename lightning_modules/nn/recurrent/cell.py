@@ -31,11 +31,13 @@ class Cell(NamedTuple):
 
 
 class CellModule(Protocol):
-    """Interface of the modules that define a cell, lstm_cell and gru_cell.
+    """Interface of the modules that define a cell: lstm_cell, gru_cell, sru_cell and hgrn2_cell.
 
     Attributes:
         NAME: name of the cell in messages.
         EAGER: the cell in PyTorch operations.
+        fused: returns the cell of Triton kernels, which are compiled when they are called; None if there
+            are no such kernels.
     """
 
     NAME: str
@@ -44,8 +46,8 @@ class CellModule(Protocol):
     def build(self) -> Cell:
         """Compile the cell in C++."""
 
-    def fused(self) -> Cell:
-        """Return the cell of Triton kernels; they are compiled when they are called."""
+    @property
+    def fused(self) -> Callable[[], Cell] | None: ...
 
     def sample_arguments(
         self,
@@ -96,6 +98,8 @@ def compile_cell(
         return module.EAGER, f"The {name} cell is not compiled (train.compile is off)."
     start = time.monotonic()
     reason = _missing_compiler(device)
+    if device.type != "cpu" and module.fused is None:
+        reason = "it has no fused kernel for a GPU"
     if reason is None:
         older = _missing_capability(device)
         try:
@@ -197,6 +201,7 @@ def _compiled(
         if device.type == "cpu":
             cell = module.build()
         elif device.type == "cuda" and fused:
+            assert module.fused
             cell = module.fused()
             dtypes.append(torch.bfloat16)
         else:

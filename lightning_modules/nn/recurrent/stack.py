@@ -17,8 +17,10 @@ from lightning_modules.nn.recurrent import graphs
 from lightning_modules.nn.recurrent.cell import Mode
 from lightning_modules.nn.recurrent.gru import GRULayer
 from lightning_modules.nn.recurrent.lstm import LSTMLayer
+from lightning_modules.nn.recurrent.sru import SRULayer
 
-LAYERS: dict[str, type[LSTMLayer | GRULayer]] = {"lstm": LSTMLayer, "gru": GRULayer}
+Layer = LSTMLayer | GRULayer | SRULayer
+LAYERS: dict[str, type[Layer]] = {"lstm": LSTMLayer, "gru": GRULayer, "sru": SRULayer}
 
 
 class Run(NamedTuple):
@@ -65,7 +67,7 @@ class Recurrent(nn.Module):
     def zero_state(self, rows: int, device: torch.device | str | None = None) -> Tensor:
         """Return the initial state, zeros (layers, directions, rows, state_width), float32.
 
-        state_width is width + hidden for an LSTM and hidden for a GRU.
+        state_width is width + hidden for an LSTM, and hidden for a GRU and an SRU.
         """
         width = self.layers[0].state_width
         assert isinstance(width, int)
@@ -88,7 +90,7 @@ class Recurrent(nn.Module):
         """
         sentences = []
         for layer in self.layers:
-            assert isinstance(layer, LSTMLayer | GRULayer)
+            assert isinstance(layer, Layer)
             sentences.append(layer.compile_cell(mode, rows))
         return sentences[0]  # the layers are alike
 
@@ -111,7 +113,7 @@ class Recurrent(nn.Module):
 
     def _set_graphs(self, made: graphs.Graphs | None) -> None:
         for layer in self.layers:
-            assert isinstance(layer, LSTMLayer | GRULayer)
+            assert isinstance(layer, Layer)
             layer.graphs = made
 
     def forward(

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.config import GRUConfig, LSTMConfig
-from lightning_modules.nn.recurrent import cell, gru_cell, lstm_cell
+from lightning_modules.config import GRUConfig, LSTMConfig, RecurrentConfig, SRUConfig
+from lightning_modules.nn.recurrent import cell, gru_cell, lstm_cell, sru_cell
 from lightning_modules.nn.recurrent.stack import Recurrent
 
 CPU = torch.device("cpu")
@@ -47,6 +47,18 @@ def test_the_compiler_in_cxx_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cell, "_compiled", lambda *args, **fused: lstm_cell.EAGER)
 
     assert "is compiled" in compile_lstm("auto")[1]
+
+
+def test_a_cell_without_a_kernel_for_gpus_says_so() -> None:
+    gpu = torch.device("cuda")
+
+    ops, sentence = cell.compile_cell("auto", sru_cell, gpu, 4, 8, math.inf)
+    assert ops is sru_cell.EAGER
+    assert sentence == (
+        "The SRU cell is not compiled, so training is slower: it has no fused kernel for a GPU."
+    )
+    with pytest.raises(ValueError, match="SRU cell cannot be compiled: it has no fused kernel"):
+        cell.compile_cell("on", sru_cell, gpu, 4, 8, math.inf)
 
 
 def test_on_without_a_compiler_raises_with_a_way_out(
@@ -176,6 +188,18 @@ def test_the_cpp_cell_equals_the_eager_one_for_any_size(cell_module: cell.CellMo
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("rows", "hidden"), [(4, 24), (1, 8), (3, 5)])
+def test_the_cpp_scan_equals_the_eager_one(rows: int, hidden: int) -> None:
+    ops, sentence = cell.compile_cell("auto", sru_cell, CPU, 4, 24, math.inf)
+    if "no C++ compiler" in sentence:
+        pytest.skip(sentence)
+    assert ops is not sru_cell.EAGER, sentence
+
+    for dtype in (torch.float32, torch.bfloat16):
+        cell.check_cell(ops, sru_cell, rows, hidden, math.inf, CPU, dtype)
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler
 @pytest.mark.parametrize(
     ("cell_module", "config"),
@@ -212,9 +236,11 @@ def test_torch_compile_compiles_the_eager_cell_once_to_a_single_graph(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [LSTMConfig(hidden=24, projection=8), GRUConfig(hidden=24)])
+@pytest.mark.parametrize(
+    "config", [LSTMConfig(hidden=24, projection=8), GRUConfig(hidden=24), SRUConfig(hidden=21)]
+)
 def test_a_stack_with_a_compiled_cell_has_the_same_outputs_and_gradients(
-    config: LSTMConfig | GRUConfig,
+    config: RecurrentConfig,
 ) -> None:
     stack = Recurrent(config, 2).eval()
     x = torch.randn(2, 5, 3, stack.width)

@@ -16,22 +16,22 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lightning_modules.config import GRUConfig, LSTMConfig
-from lightning_modules.nn.recurrent import graphs
-from lightning_modules.nn.recurrent.gru import _Recurrence
+from lightning_modules.config import ModelConfig
+from lightning_modules.nn.recurrent import graphs, gru, sru
 from lightning_modules.nn.recurrent.lstm_recurrence import Recurrence
 from lightning_modules.nn.recurrent.stack import Recurrent
 
 TIME, ROWS, WIDTH = 3, 4, 5
 LSTM: dict[str, Any] = {"kind": "lstm", "hidden": 6, "projection": WIDTH, "forget_bias": 1.0}
 GRU: dict[str, Any] = {"kind": "gru", "hidden": WIDTH}
+SRU: dict[str, Any] = {"kind": "sru", "hidden": WIDTH}
+FUNCTIONS = {"lstm": Recurrence, "gru": gru._Recurrence, "sru": sru._Recurrence}
 CPU = torch.device("cpu")
 
 
 def stack(settings: dict[str, Any], **more: Any) -> Recurrent:
     torch.manual_seed(1)
-    config = LSTMConfig if settings["kind"] == "lstm" else GRUConfig
-    made = Recurrent(config.model_validate(settings | more), 2)
+    made = Recurrent(ModelConfig.model_validate({"recurrent": settings | more}).recurrent, 2)
     with torch.no_grad():
         for weight in made.parameters():
             weight.add_(0.1)
@@ -96,6 +96,7 @@ def precision(narrow: bool) -> Iterator[None]:
         LSTM | {"weight_drop": 0.5, "dropout": 0.3},
         GRU,
         GRU | {"weight_drop": 0.5, "dropout": 0.3},
+        SRU | {"dropout": 0.3},
     ],
 )
 def test_windows_equal_eager_ones(
@@ -270,13 +271,13 @@ RANDOM = ("bernoulli", "rand", "normal", "uniform", "dropout")
 
 @pytest.mark.parametrize("has_resets", [False, True])
 @pytest.mark.parametrize("narrow", [False, True])
-@pytest.mark.parametrize("settings", [LSTM | {"cell_clip": 0.5, "projection_clip": 0.2}, GRU])
+@pytest.mark.parametrize("settings", [LSTM | {"cell_clip": 0.5, "projection_clip": 0.2}, GRU, SRU])
 def test_what_is_captured_has_the_same_operations_for_each_window_and_reads_nothing_on_the_host(
     settings: dict[str, Any], narrow: bool, has_resets: bool
 ) -> None:
     """A graph repeats the same launches, so they must not depend on values."""
     layer = stack(settings).layers[1]
-    function = Recurrence if settings["kind"] == "lstm" else _Recurrence
+    function = FUNCTIONS[settings["kind"]]
     given: list[tuple[Any, ...]] = []
 
     def keep(self: Any, chosen: Any, *arguments: Any) -> Any:
