@@ -178,6 +178,49 @@ class GRUConfig(Section):
         return self.hidden
 
 
+class HGRN2Config(Section):
+    """Gated linear recurrences with matrix states, a stack per direction (HGRN2, Qin et al. 2024)."""
+
+    kind: Literal["hgrn2"] = "hgrn2"
+    layers: int = Field(2, ge=1, le=MAX_LAYERS, description="layers per direction")
+    hidden: int = Field(
+        256, ge=1, le=MAX_WIDTH, description="number of forget gates, queries and values of a layer"
+    )
+    projection: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_WIDTH,
+        description="width of a layer's output, by a linear projection; null means hidden",
+    )
+    expansion: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description="numbers of the state per value; hidden is divided into heads of this size, each with "
+        "a state of expansion x expansion numbers, so it must be a divisor of hidden",
+    )
+    residual: bool = Field(True, description=RESIDUAL)
+    dropout: float = Field(0.1, ge=0, lt=1, description=LAYER_DROPOUT)
+    output_dropout: float | None = Field(None, ge=0, lt=1, description=OUTPUT_DROPOUT)
+    variational: bool = Field(False, description=VARIATIONAL)
+
+    @property
+    def direction_width(self) -> int:
+        """Width of one direction's input and output."""
+        return self.projection or self.hidden
+
+    @model_validator(mode="after")
+    def _heads_are_whole(self) -> "HGRN2Config":
+        if self.hidden % self.expansion:
+            divisors = [n for n in range(1, 257) if self.hidden % n == 0]
+            near = sorted(divisors, key=lambda n: abs(n - self.expansion))[:2]
+            raise ValueError(
+                f"expansion: {self.expansion} is no divisor of hidden ({self.hidden}); set expansion to "
+                f"{' or '.join(map(str, sorted(near)))}, or hidden to a multiple of {self.expansion}"
+            )
+        return self
+
+
 class SRUConfig(Section):
     """Simple recurrent units, a separate stack per direction (Lei et al. 2018).
 
@@ -251,7 +294,9 @@ InputConfig = Annotated[
     EmbeddingInputConfig | AdaptiveInputConfig | CharCNNInputConfig | WordCharCNNInputConfig,
     Field(discriminator="kind"),
 ]
-RecurrentConfig = Annotated[LSTMConfig | GRUConfig | SRUConfig, Field(discriminator="kind")]
+RecurrentConfig = Annotated[
+    LSTMConfig | GRUConfig | HGRN2Config | SRUConfig, Field(discriminator="kind")
+]
 HeadConfig = Annotated[
     AdaptiveSoftmaxConfig | SoftmaxConfig | SampledSoftmaxConfig, Field(discriminator="kind")
 ]

@@ -11,6 +11,7 @@ from lightning_modules.config import (
     AdaptiveSoftmaxConfig,
     CharCNNInputConfig,
     GRUConfig,
+    HGRN2Config,
     ModelConfig,
     RecurrentConfig,
     SampledSoftmaxConfig,
@@ -36,7 +37,7 @@ def parameter_count(
     predictable = config.predictable_ids(vocabulary)
     return (
         _input_parameters(config, vocabulary, width, cutoffs)
-        + config.direction_count * config.recurrent.layers * _layer_parameters(config.recurrent)
+        + config.direction_count * _stack_parameters(config.recurrent)
         + (_head_parameters(config, predictable, width, cutoffs) if head else 0)
     )
 
@@ -70,10 +71,18 @@ def _char_cnn_parameters(config: CharCNNInputConfig, vocabulary: int, width: int
     return CHARACTERS * config.dim + shared + _linear(filters, width)
 
 
+def _stack_parameters(config: RecurrentConfig) -> int:
+    # Each layer of HGRN2 except the first has lower bounds.
+    bounds = (config.layers - 1) * config.hidden if isinstance(config, HGRN2Config) else 0
+    return config.layers * _layer_parameters(config) + bounds
+
+
 def _layer_parameters(config: RecurrentConfig) -> int:
     width, hidden = config.direction_width, config.hidden
     if isinstance(config, SRUConfig):
         return hidden * (3 * hidden + 2)
+    if isinstance(config, HGRN2Config):
+        return hidden * (4 * width + 2)
     if isinstance(config, GRUConfig):
         return 3 * hidden * (2 * width + 1) + hidden
     projection = 0 if config.projection is None else hidden * width
@@ -132,11 +141,13 @@ def flops_per_token(
         recurrent  LSTM                   D layers (4 H 2 W + H W); without projection D layers 4 H 2 W
                    GRU                    D layers 3 H 2 W
                    SRU                    D layers 3 H W
+                   HGRN2                  D layers (4 H W + 2 H N)
         output     softmax                D W V
                    adaptive softmax       D (W (J + tails) + sum_k p_k (W d_k + d_k V_k))
                    sampled softmax        D W (samples + 1)
 
-    with D directions, width W of a direction, hidden size H, and V ids that can be predicted.
+    with D directions, width W of a direction, hidden size H, V ids that can be predicted, and N numbers
+    of the state per value, each of which a token changes and reads.
     Adaptive: d_k is the width of tail k, V_k its number of ids, p_k its share of the tokens; J is
     the number of ids in the head. Character CNN: T is types per token; w_i and n_i are the width
     and the number of the filters of convolution i; E is the width of a character; h is the number
@@ -189,6 +200,8 @@ def _layer_products(config: RecurrentConfig) -> float:
     width = config.direction_width
     if isinstance(config, SRUConfig):
         return 3 * config.hidden * width
+    if isinstance(config, HGRN2Config):
+        return 4 * config.hidden * width + 2 * config.hidden * config.expansion
     if isinstance(config, GRUConfig):
         return 3 * config.hidden * 2 * width
     projection = 0 if config.projection is None else config.hidden * width

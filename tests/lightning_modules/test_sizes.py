@@ -36,6 +36,14 @@ RECURRENT = st.one_of(
         {"kind": st.just("lstm"), "hidden": WIDTHS, "projection": st.none() | WIDTHS}
     ),
     st.fixed_dictionaries({"kind": st.sampled_from(["gru", "sru"]), "hidden": WIDTHS}),
+    st.fixed_dictionaries(
+        {
+            "kind": st.just("hgrn2"),
+            "hidden": st.sampled_from([2, 4, 6]),
+            "projection": st.none() | WIDTHS,
+            "expansion": st.just(2),
+        }
+    ),
 )
 HEADS = st.one_of(
     st.just({"kind": "softmax"}),
@@ -139,6 +147,13 @@ def test_flops_of_a_forward_gru_with_a_full_softmax() -> None:
     )
 
     assert flops(config) == 6 * (20 * 30 + 3 * 3 * 30 * 60 + 30 * VOCABULARY)
+
+
+def test_flops_of_matrix_states() -> None:
+    recurrent = {"kind": "hgrn2", "layers": 3, "hidden": 30, "projection": 20, "expansion": 6}
+    config = model(recurrent=recurrent, head={"kind": "softmax"})
+
+    assert flops(config) == 6 * 2 * (3 * (4 * 30 * 20 + 2 * 30 * 6) + 20 * VOCABULARY)
 
 
 def test_flops_of_a_tail_are_weighted_by_its_share_of_the_tokens() -> None:

@@ -31,7 +31,8 @@ class Cell(NamedTuple):
 
 
 class CellModule(Protocol):
-    """Interface of the modules that define a cell: lstm_cell, gru_cell, sru_cell and hgrn2_cell.
+    """Interface of the modules that define a cell: lstm_cell, gru_cell, sru_cell and
+    hgrn2.matrix_cell.
 
     Attributes:
         NAME: name of the cell in messages.

@@ -1,7 +1,7 @@
 """The recurrent stack: layers with dropout between them and residual connections.
 
 The directions' stacks are independent, but each operation computes all directions at once. To add a
-layer, write a config with a `kind`, a module in this package and an entry in `LAYERS`.
+layer, write a config with a `kind`, a module in this package and a case in `_build_layer`.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.config import RecurrentConfig
+from lightning_modules.config import GRUConfig, HGRN2Config, RecurrentConfig, SRUConfig
 from lightning_modules.nn.mode import is_training
 from lightning_modules.nn.recurrent import graphs
 from lightning_modules.nn.recurrent.cell import Mode
 from lightning_modules.nn.recurrent.gru import GRULayer
+from lightning_modules.nn.recurrent.hgrn2.layer import HGRN2Layer
 from lightning_modules.nn.recurrent.lstm import LSTMLayer
 from lightning_modules.nn.recurrent.sru import SRULayer
 
-Layer = LSTMLayer | GRULayer | SRULayer
-LAYERS: dict[str, type[Layer]] = {"lstm": LSTMLayer, "gru": GRULayer, "sru": SRULayer}
+Layer = LSTMLayer | GRULayer | HGRN2Layer | SRULayer
 
 
 class Run(NamedTuple):
@@ -59,15 +59,17 @@ class Recurrent(nn.Module):
     def __init__(self, config: RecurrentConfig, directions: int) -> None:
         super().__init__()
         self.config, self.width, self.directions = config, config.direction_width, directions
-        layer = LAYERS[config.kind]
-        self.layers = nn.ModuleList(layer(config, directions) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            _build_layer(config, directions, index) for index in range(config.layers)
+        )
         top = config.dropout if config.output_dropout is None else config.output_dropout
         self._dropouts = (*[config.dropout] * (config.layers - 1), top)  # of each layer's output
 
     def zero_state(self, rows: int, device: torch.device | str | None = None) -> Tensor:
         """Return the initial state, zeros (layers, directions, rows, state_width), float32.
 
-        state_width is width + hidden for an LSTM, and hidden for a GRU and an SRU.
+        state_width is width + hidden for an LSTM, hidden for a GRU and an SRU, and hidden * expansion for
+        HGRN2.
         """
         width = self.layers[0].state_width
         assert isinstance(width, int)
@@ -155,3 +157,13 @@ class Recurrent(nn.Module):
             return F.dropout(x, p, training)
         mask = x.new_empty(x.shape[0], 1, *x.shape[2:]).bernoulli_(1 - p)
         return x * mask.div_(1 - p)
+
+
+def _build_layer(config: RecurrentConfig, directions: int, index: int) -> Layer:
+    if isinstance(config, GRUConfig):
+        return GRULayer(config, directions)
+    if isinstance(config, HGRN2Config):
+        return HGRN2Layer(config, directions, bound=index / config.layers)
+    if isinstance(config, SRUConfig):
+        return SRULayer(config, directions)
+    return LSTMLayer(config, directions)

@@ -18,14 +18,21 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.recurrent import graphs, gru, sru
+from lightning_modules.nn.recurrent.hgrn2 import layer as hgrn2
 from lightning_modules.nn.recurrent.lstm_recurrence import Recurrence
 from lightning_modules.nn.recurrent.stack import Recurrent
 
 TIME, ROWS, WIDTH = 3, 4, 5
 LSTM: dict[str, Any] = {"kind": "lstm", "hidden": 6, "projection": WIDTH, "forget_bias": 1.0}
 GRU: dict[str, Any] = {"kind": "gru", "hidden": WIDTH}
+HGRN2: dict[str, Any] = {"kind": "hgrn2", "hidden": 6, "projection": WIDTH, "expansion": 2}
 SRU: dict[str, Any] = {"kind": "sru", "hidden": WIDTH}
-FUNCTIONS = {"lstm": Recurrence, "gru": gru._Recurrence, "sru": sru._Recurrence}
+FUNCTIONS = {
+    "lstm": Recurrence,
+    "gru": gru._Recurrence,
+    "hgrn2": hgrn2._Recurrence,
+    "sru": sru._Recurrence,
+}
 CPU = torch.device("cpu")
 
 
@@ -96,6 +103,7 @@ def precision(narrow: bool) -> Iterator[None]:
         LSTM | {"weight_drop": 0.5, "dropout": 0.3},
         GRU,
         GRU | {"weight_drop": 0.5, "dropout": 0.3},
+        HGRN2 | {"dropout": 0.3},
         SRU | {"dropout": 0.3},
     ],
 )
@@ -271,7 +279,9 @@ RANDOM = ("bernoulli", "rand", "normal", "uniform", "dropout")
 
 @pytest.mark.parametrize("has_resets", [False, True])
 @pytest.mark.parametrize("narrow", [False, True])
-@pytest.mark.parametrize("settings", [LSTM | {"cell_clip": 0.5, "projection_clip": 0.2}, GRU, SRU])
+@pytest.mark.parametrize(
+    "settings", [LSTM | {"cell_clip": 0.5, "projection_clip": 0.2}, GRU, HGRN2, SRU]
+)
 def test_what_is_captured_has_the_same_operations_for_each_window_and_reads_nothing_on_the_host(
     settings: dict[str, Any], narrow: bool, has_resets: bool
 ) -> None:
