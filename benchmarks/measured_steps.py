@@ -19,8 +19,7 @@ from step_counter import PARTS
 from torch.autograd import DeviceType
 
 from lightning_modules.nn.recurrent.cell import Cell
-from lightning_modules.nn.recurrent.gru import GRULayer
-from lightning_modules.nn.recurrent.lstm import LSTMLayer
+from lightning_modules.nn.recurrent.stack import Layer
 from lightning_modules.training.datamodule import TokenShardDataModule
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.window_loader import Batch
@@ -52,7 +51,7 @@ def marked(module: LitBiLM) -> Iterator[None]:
             stack.enter_context(patch(owner, name, _in_range(getattr(owner, name), part)))
         # Other cells than those that were captured, so the layers run without CUDA graphs.
         for layer in network.recurrent.layers:
-            assert isinstance(layer, LSTMLayer | GRULayer)
+            assert isinstance(layer, Layer)
             cell = Cell(*(_in_range(function, "cells") for function in layer.ops))
             stack.enter_context(patch(layer, "ops", cell))
         yield

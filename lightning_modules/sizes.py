@@ -10,15 +10,12 @@ from lightning_modules.config import (
     AdaptiveInputConfig,
     AdaptiveSoftmaxConfig,
     CharCNNInputConfig,
-    GRUConfig,
-    HGRN2Config,
     ModelConfig,
-    RecurrentConfig,
     SampledSoftmaxConfig,
-    SRUConfig,
     WordCharCNNInputConfig,
 )
 from lightning_modules.nn.heads.cutoffs import tail_widths
+from lightning_modules.recurrent_config import GRUConfig, HGRN2Config, RecurrentConfig, SRUConfig
 from preprocess.tokenizers.spellings import CHARACTERS
 
 

@@ -21,8 +21,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from lightning_modules.config import CharCNNInputConfig, LSTMConfig, ModelConfig
+from lightning_modules.config import CharCNNInputConfig, ModelConfig
 from lightning_modules.models.elmo_errors import ElmoError
+from lightning_modules.recurrent_config import LSTMConfig
 from preprocess.tokenizers.spellings import CHARACTERS
 
 Floats = npt.NDArray[np.float32]

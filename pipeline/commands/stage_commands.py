@@ -151,7 +151,7 @@ _STAGES = {
             "train.learning_rate": "peak learning rate",
             "train.optimizer.kind": "adam, adamw, adagrad or sgd",
             "model.input.kind": "embedding, adaptive or char_cnn",
-            "model.recurrent.kind": "lstm or gru",
+            "model.recurrent.kind": "lstm, gru, hgrn2 or sru",
             "model.recurrent.hidden": "width of the cell state",
             "model.recurrent.layers": "layers of each direction",
             "model.head.kind": "adaptive_softmax, softmax or sampled_softmax",

@@ -7,7 +7,7 @@ the same fingerprint. Imports no torch.
 import math
 from typing import Any, NamedTuple, TypeVar
 
-from lightning_modules.config import GRUConfig, LSTMConfig
+from lightning_modules.recurrent_config import HGRN2Config, LSTMConfig, RecurrentConfig
 from lightning_modules.training.config import AdamConfig, AdamWConfig, TrainConfig
 from pipeline.config.schema import Config
 from pipeline.console import count
@@ -21,8 +21,8 @@ WARMUP_SHARE, LEAST_WARMUP, MOST_WARMUP = 0.025, 10, 1000
 """Share of a recipe's steps in which the learning rate rises, and the bounds of their number."""
 LEAST_WINDOWS = 10
 """Windows of a row in a pass over a tiny corpus; with fewer, a recipe has fewer rows."""
-GRU_SHARE = 2
-"""Width of an LSTM's cells over the width of a GRU of similar size and speed."""
+SHARE = 2
+"""Width of an LSTM's cells over the width of a GRU or an SRU, and over the projection of HGRN2."""
 LITTLE_TOKENS = 10_000_000
 """Tokens below which a corpus is called small: its vectors fit its own subject and style only."""
 
@@ -35,7 +35,7 @@ class Recipe(NamedTuple):
 
     Attributes:
         tokens: upper bound of the tokens and document ends of the train split.
-        hidden, projection: sizes of the two LSTM layers; a GRU's width is ``hidden / GRU_SHARE``.
+        hidden, projection: sizes of the two LSTM layers. `_sizes` has those of other kinds.
         dropout: dropout of the input vectors and of the layers.
         passes: passes over the train split.
         learning_rate: peak learning rate of Adam.
@@ -115,13 +115,8 @@ def recipe_settings(config: Config, tokens: float) -> dict[str, Any]:
     recipe = recipe_for(tokens)
     fitting = max(1, int(tokens / (recipe.unroll * LEAST_WINDOWS)))
     settings: dict[str, Any] = {"model.input.dropout": recipe.dropout}
-    match config.model.recurrent:
-        case LSTMConfig() as lstm:
-            hidden = lstm.hidden if "hidden" in lstm.model_fields_set else recipe.hidden
-            settings["model.recurrent.hidden"] = recipe.hidden
-            settings["model.recurrent.projection"] = min(recipe.projection, max(1, hidden // 2))
-        case GRUConfig():
-            settings["model.recurrent.hidden"] = recipe.hidden // GRU_SHARE
+    sizes = _sizes(config.model.recurrent, recipe)
+    settings |= {f"model.recurrent.{name}": size for name, size in sizes.items()}
     settings |= {
         "model.recurrent.dropout": recipe.dropout,
         "train.rows": min(recipe.rows, 1 << fitting.bit_length() - 1),
@@ -134,6 +129,24 @@ def recipe_settings(config: Config, tokens: float) -> dict[str, Any]:
     settings["train.warmup_steps"] = warmup
     settings["train.evaluate_steps"] = max(1, steps // EVALUATIONS)
     return settings
+
+
+def _sizes(recurrent: RecurrentConfig, recipe: Recipe) -> dict[str, int]:
+    """Return the sizes of a layer of a kind under a recipe.
+
+    Layers of HGRN2 have about as many weights as those of an LSTM, layers of a GRU and an SRU fewer.
+    """
+    match recurrent:
+        case LSTMConfig():
+            hidden = recurrent.hidden if "hidden" in recurrent.model_fields_set else recipe.hidden
+            return {
+                "hidden": recipe.hidden,
+                "projection": min(recipe.projection, max(1, hidden // 2)),
+            }
+        case HGRN2Config():
+            return {"hidden": recipe.hidden, "projection": recipe.hidden // SHARE}
+        case _:
+            return {"hidden": recipe.hidden // SHARE}
 
 
 def recipe_lines(config: Config, tokens: float) -> list[str]:
@@ -173,8 +186,8 @@ def recipe_lines(config: Config, tokens: float) -> list[str]:
 def _described(recipe: Recipe, config: Config) -> str:
     recurrent = config.model.recurrent
     width = f"{recipe.hidden} / {recipe.projection}"
-    if isinstance(recurrent, GRUConfig):
-        width = f"{recipe.hidden // GRU_SHARE}"
+    if not isinstance(recurrent, LSTMConfig):
+        width = " / ".join(map(str, _sizes(recurrent, recipe).values()))
     passes = "1 pass" if recipe.passes == 1 else f"{recipe.passes:g} passes"
     kind = recurrent.kind.upper()
     return f"{kind} {recurrent.layers} x {width}, dropout {recipe.dropout:g}, {passes}"

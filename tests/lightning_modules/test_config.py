@@ -5,13 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lightning_modules.config import (
-    AdaptiveSoftmaxConfig,
-    CharCNNInputConfig,
-    GRUConfig,
-    LSTMConfig,
-    ModelConfig,
-)
+from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig, ModelConfig
+from lightning_modules.recurrent_config import GRUConfig, HGRN2Config, LSTMConfig, SRUConfig
 from lightning_modules.training.config import CosineConfig, PlateauConfig, TrainConfig
 
 
@@ -74,6 +69,34 @@ def test_without_a_projection_the_width_is_the_hidden_size() -> None:
     assert LSTMConfig(hidden=24, projection=None).direction_width == 24
     assert LSTMConfig(hidden=24, projection=6).direction_width == 6
     assert GRUConfig(hidden=24).direction_width == 24
+    assert HGRN2Config(hidden=24).direction_width == 24
+    assert HGRN2Config(hidden=24, projection=6).direction_width == 6
+    assert SRUConfig(hidden=24).direction_width == 24
+
+
+def test_heads_of_hgrn2_must_be_whole() -> None:
+    with pytest.raises(
+        ValidationError,
+        match=r"expansion: 16 is no divisor of hidden \(200\); set expansion to 10 or 20, or hidden to a "
+        "multiple of 16",
+    ):
+        HGRN2Config(hidden=200, expansion=16)
+    with pytest.raises(ValidationError, match=r"hidden \(7\); set expansion to 1 or 7, or hidden"):
+        HGRN2Config(hidden=7, expansion=4)
+    assert HGRN2Config(hidden=200, expansion=200).expansion == 200
+
+
+@pytest.mark.parametrize("section", [HGRN2Config, SRUConfig])
+@pytest.mark.parametrize("key", ["cell_clip", "projection_clip", "forget_bias", "weight_drop"])
+def test_gate_free_recurrences_refuse_settings_of_an_lstm(section: Any, key: str) -> None:
+    with pytest.raises(ValidationError, match=f"{key}\n  Extra inputs are not permitted"):
+        section(**{key: 0.5})
+
+
+def test_an_sru_has_highway_connections_in_place_of_residual_ones() -> None:
+    with pytest.raises(ValidationError, match="residual"):
+        SRUConfig.model_validate({"residual": True})
+    assert not SRUConfig().residual
 
 
 def test_the_head_is_chosen_by_its_kind() -> None:

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from lightning_modules.config import LSTMConfig, ModelConfig, WordCharCNNInputConfig
+from lightning_modules.config import ModelConfig, WordCharCNNInputConfig
 from lightning_modules.models.checkpoint_file import check_archive
 from lightning_modules.models.elmo_errors import ElmoError, reading
 from lightning_modules.models.manylangs.dictionaries import (
@@ -36,6 +36,7 @@ from lightning_modules.models.manylangs.dictionaries import (
     WordDictionary,
 )
 from lightning_modules.models.stored_network import first_not_finite
+from lightning_modules.recurrent_config import LSTMConfig
 from preprocess.errors import one_line
 from preprocess.files import storage
 

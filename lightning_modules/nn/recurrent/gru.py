@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from lightning_modules.config import GRUConfig, RecurrentConfig
 from lightning_modules.nn.mode import is_training
 from lightning_modules.nn.recurrent import gru_cell
 from lightning_modules.nn.recurrent.cell import Cell, Mode, compile_cell
 from lightning_modules.nn.recurrent.graphs import Graphs, is_kept
 from lightning_modules.nn.recurrent.matmul import FixedWeight, product, weight_gradient
+from lightning_modules.recurrent_config import GRUConfig, RecurrentConfig
 
 
 class GRULayer(nn.Module):

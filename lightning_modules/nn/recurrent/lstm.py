@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.config import LSTMConfig, RecurrentConfig
 from lightning_modules.nn.mode import is_training
 from lightning_modules.nn.recurrent import lstm_cell
 from lightning_modules.nn.recurrent.cell import Mode, compile_cell
 from lightning_modules.nn.recurrent.graphs import Graphs
 from lightning_modules.nn.recurrent.lstm_recurrence import Recurrence, Settings, Weights, run_steps
 from lightning_modules.nn.recurrent.matmul import per_direction
+from lightning_modules.recurrent_config import LSTMConfig, RecurrentConfig
 
 
 class LSTMLayer(nn.Module):

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lightning_modules.config import RecurrentConfig, SRUConfig
 from lightning_modules.nn.recurrent import sru_cell
 from lightning_modules.nn.recurrent.cell import Cell, Mode, compile_cell
 from lightning_modules.nn.recurrent.graphs import Graphs
 from lightning_modules.nn.recurrent.matmul import product, weight_gradient
+from lightning_modules.recurrent_config import RecurrentConfig, SRUConfig
 
 
 class SRULayer(nn.Module):

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.config import GRUConfig, HGRN2Config, RecurrentConfig, SRUConfig
 from lightning_modules.nn.mode import is_training
 from lightning_modules.nn.recurrent import graphs
 from lightning_modules.nn.recurrent.cell import Mode
@@ -19,6 +18,7 @@ from lightning_modules.nn.recurrent.gru import GRULayer
 from lightning_modules.nn.recurrent.hgrn2.layer import HGRN2Layer
 from lightning_modules.nn.recurrent.lstm import LSTMLayer
 from lightning_modules.nn.recurrent.sru import SRULayer
+from lightning_modules.recurrent_config import GRUConfig, HGRN2Config, RecurrentConfig, SRUConfig
 
 Layer = LSTMLayer | GRULayer | HGRN2Layer | SRULayer
 

@@ -24,6 +24,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "full": {"head": {"kind": "softmax"}, "output_vocabulary": 5},
     "sampled, by spelling": {"head": {"kind": "sampled_softmax", "samples": 2}, "input": SPELLING},
     "gru": {"recurrent": {"kind": "gru", "hidden": 6}},
+    "hgrn2": {"recurrent": {"kind": "hgrn2", "hidden": 6, "expansion": 3}},
+    "sru": {"recurrent": {"kind": "sru", "hidden": 6}},
 }
 TOKENIZERS: dict[str, Any] = {
     "word": WordConfig(),

@@ -37,6 +37,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "adaptive": {"head": {"kind": "adaptive_softmax", "cutoffs": [3]}},
     "full": {"head": {"kind": "softmax"}, "output_vocabulary": 5},
     "sampled, by spelling": {"head": {"kind": "sampled_softmax", "samples": 2}, "input": SPELLING},
+    "hgrn2": {"recurrent": {"kind": "hgrn2", "hidden": 6, "expansion": 3}},
+    "sru": {"recurrent": {"kind": "sru", "hidden": 6}},
     "forward": {"directions": "forward"},
 }
 

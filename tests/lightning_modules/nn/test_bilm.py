@@ -21,7 +21,7 @@ LogProb = Callable[[Any, Tensor], Tensor]
 
 def config(**sections: Any) -> ModelConfig:
     recurrent = {"kind": "lstm", "hidden": 12, "projection": 6} | sections.pop("recurrent", {})
-    if recurrent["kind"] == "gru":
+    if recurrent["kind"] in ("gru", "sru"):
         del recurrent["projection"]
     sections["input"] = {"kind": "embedding"} | sections.get("input", {})
     return ModelConfig.model_validate({"recurrent": recurrent} | sections)
@@ -162,6 +162,8 @@ def test_a_seed_determines_weights_and_gradients_to_the_bit() -> None:
 LEARNERS = [
     {},
     {"recurrent": {"kind": "gru"}},
+    {"recurrent": {"kind": "hgrn2", "expansion": 4}},
+    {"recurrent": {"kind": "sru"}},
     {"head": {"kind": "sampled_softmax", "samples": 20}},
     {"head": {"kind": "softmax"}, "tied": True},
     {"input": {"kind": "adaptive"}},

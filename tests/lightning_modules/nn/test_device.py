@@ -28,6 +28,8 @@ LSTM = {"kind": "lstm", "hidden": 12, "projection": 6, "dropout": 0.1}
 KINDS: dict[str, dict[str, Any]] = {
     "lstm": {},
     "gru": {"recurrent": {"kind": "gru", "hidden": 6, "dropout": 0.1}},
+    "hgrn2": {"recurrent": {"kind": "hgrn2", "hidden": 6, "expansion": 3, "dropout": 0.1}},
+    "sru": {"recurrent": {"kind": "sru", "hidden": 6, "dropout": 0.1}},
     "forward": {"directions": "forward"},
     "awd": {
         "recurrent": {**LSTM, "variational": True, "weight_drop": 0.5},

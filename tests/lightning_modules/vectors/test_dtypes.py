@@ -42,6 +42,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "recurrent": {"kind": "gru", "hidden": 6},
         "tied": True,
     },
+    "HGRN2": {"recurrent": {"kind": "hgrn2", "hidden": 12, "projection": 6, "expansion": 4}},
+    "SRU, softmax": {"recurrent": {"kind": "sru", "hidden": 6}, "head": {"kind": "softmax"}},
     "forward only": {"input": CHARACTERS, "directions": "forward"},
 }
 ERRORS = {torch.bfloat16: 0.02, torch.float16: 3e-3, torch.float64: 1e-6}
@@ -70,9 +72,15 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return found
 
 
-def assert_near(found: Any, expected: Any, dtype: torch.dtype) -> None:
+def error_of(model: BiLM, dtype: torch.dtype) -> float:
+    """Return the largest difference of a model's vectors, relative to the largest value."""
+    # HGRN2 divides by a root mean square, which is small for some tokens.
+    return ERRORS[dtype] * (2 if model.network.recurrent.config.kind == "hgrn2" else 1)
+
+
+def assert_near(found: Any, expected: Any, error: float) -> None:
     found, expected = (torch.as_tensor(one).double() for one in (found, expected))
-    assert float((found - expected).abs().max()) <= ERRORS[dtype] * float(expected.abs().max())
+    assert float((found - expected).abs().max()) <= error * float(expected.abs().max())
 
 
 def vectors(model: BiLM) -> Floats:
@@ -86,9 +94,9 @@ def test_vectors_are_float32_and_near(model: BiLM, dtype: torch.dtype) -> None:
     found = vectors(model)
 
     assert found.dtype == np.float32
-    assert_near(found, expected, dtype)
+    assert_near(found, expected, error_of(model, dtype))
     assert not np.array_equal(found, expected)
-    assert_near(model.encode(TEXTS[:3]), encoded, dtype)
+    assert_near(model.encode(TEXTS[:3]), encoded, error_of(model, dtype))
     tensor = model.encode(TEXTS[:3], dtype=torch.bfloat16, tensor=True)
     assert isinstance(tensor, torch.Tensor)
     assert tensor.dtype == torch.bfloat16
@@ -111,7 +119,7 @@ def test_log_probabilities_are_float32_and_near(model: BiLM, dtype: torch.dtype)
     expected = results()
     model.to(dtype)
     for one, exact in zip(results(), expected, strict=True):
-        assert_near(one, exact, dtype)
+        assert_near(one, exact, error_of(model, dtype))
     log_p = head.log_probabilities(hidden.to(dtype))
     assert log_p.dtype == torch.float32
     # Rounding to 16 bits would show here.
@@ -139,7 +147,7 @@ def test_an_embedder_returns_the_dtype_of_its_mixes(
 
     for one, exact in zip(found, expected, strict=True):
         assert one.dtype == dtype
-        assert_near(one[mask].detach(), exact[mask].detach(), dtype)
+        assert_near(one[mask].detach(), exact[mask].detach(), error_of(model, dtype))
         assert one[~mask].abs().max() == 0
     found[0].float().square().sum().backward()
     assert all(mix.weights.grad is not None for mix in moved.mixes[:1])
@@ -159,7 +167,7 @@ def test_a_long_text_is_as_near_as_a_short_one(dtype: torch.dtype) -> None:
     text = " ".join(TEXTS) + " "
     [expected] = model.embed([text * 100])  # several chunks
     [found] = model.to(dtype).embed([text * 100])
-    assert_near(found.vectors, expected.vectors, dtype)
+    assert_near(found.vectors, expected.vectors, error_of(model, dtype))
 
 
 def test_word_vectors_of_elmo_for_many_langs(tmp_path: Path, dtype: torch.dtype) -> None:
@@ -169,7 +177,7 @@ def test_word_vectors_of_elmo_for_many_langs(tmp_path: Path, dtype: torch.dtype)
     found = vectors(model.to(dtype))
 
     assert found.dtype == np.float32
-    assert_near(found, expected, dtype)
+    assert_near(found, expected, error_of(model, dtype))
     (mixed,), _ = BiLMEmbedder(model).to(dtype)(TEXTS)
     assert mixed.dtype == dtype
 
@@ -181,8 +189,12 @@ def test_products_in_bf16_leave_the_weights_alone(model: BiLM) -> None:
 
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert not np.array_equal(found, expected)
-    assert_near(found, expected, torch.bfloat16)
-    assert_near([one.log_probability for one in score_texts(model, TEXTS)], scores, torch.bfloat16)
+    assert_near(found, expected, error_of(model, torch.bfloat16))
+    assert_near(
+        [one.log_probability for one in score_texts(model, TEXTS)],
+        scores,
+        error_of(model, torch.bfloat16),
+    )
     with torch.autocast("cpu", torch.float16):
         np.testing.assert_array_equal(vectors(model), found)
     # A frozen model, from texts and from input vectors.
@@ -191,7 +203,7 @@ def test_products_in_bf16_leave_the_weights_alone(model: BiLM) -> None:
     (mixed,), _ = embedder(batch)
     inputs = model.input_vectors(batch.ids, batch.spellings)
     (again,), _ = embedder(batch, inputs)
-    assert_near(again.detach(), mixed.detach(), torch.bfloat16)
+    assert_near(again.detach(), mixed.detach(), error_of(model, torch.bfloat16))
     model.matmul_dtype = None
     # Vectors of words that were computed with products in bf16 are not used.
     np.testing.assert_array_equal(vectors(model), expected)

@@ -34,7 +34,7 @@ def untrained(tokenizer: str = "word", warm_up: str | None = None, **sections: A
     return BiLM(network, made, CleaningConfig(), "bos_eos", warm_up=warm_up)
 
 
-INPUTS = {"ids": {}, "spellings": {"input": SPELLING}, "gru": {"recurrent": {"kind": "gru", "hidden": 6}}}  # fmt: skip
+INPUTS = {"ids": {}, "spellings": {"input": SPELLING}, "gru": {"recurrent": {"kind": "gru", "hidden": 6}}, "hgrn2": {"recurrent": {"kind": "hgrn2", "hidden": 6, "expansion": 3}}, "sru": {"recurrent": {"kind": "sru", "hidden": 6}}}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=INPUTS)

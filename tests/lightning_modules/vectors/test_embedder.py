@@ -32,6 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "pieces": {"tokenizer": SentencePieceConfig(vocabulary=320)},
     "spellings": {"input": SPELLING},
     "gru": {"recurrent": {"kind": "gru", "hidden": 6}},
+    "hgrn2": {"recurrent": {"kind": "hgrn2", "hidden": 6, "expansion": 3}},
     "forward": {"directions": "forward"},
 }
 

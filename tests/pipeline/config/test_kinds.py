@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.config import CharCNNInputConfig, GRUConfig
+from lightning_modules.config import CharCNNInputConfig
+from lightning_modules.recurrent_config import GRUConfig
 from lightning_modules.training.config import AdamConfig, AdamWConfig, LinearConfig
 from pipeline.cli import main
 from pipeline.config.diagnostics import sections

@@ -105,6 +105,10 @@ def test_other_kinds_get_what_suits_them() -> None:
     assert gru.model.recurrent.hidden == recipe_for(1e5).hidden // 2
     assert gru.train.learning_rate == config().train.learning_rate
     assert recipe_lines(gru, 1e5)[0].startswith("recipe for 100k tokens: GRU 2 x 128, dropout ")
+    sru = resolve(auto("model.recurrent.kind=sru"), 1e5)
+    assert recipe_lines(sru, 1e5)[0].startswith("recipe for 100k tokens: SRU 2 x 128, dropout ")
+    hgrn2 = resolve(auto("model.recurrent.kind=hgrn2"), 1e5)
+    assert recipe_lines(hgrn2, 1e5)[0].startswith("recipe for 100k tokens: HGRN2 2 x 256 / 128, ")
     cnn = resolve(auto("model.input.kind=char_cnn"), 1e5)
     assert cnn.model.input.dropout == recipe_for(1e5).dropout
 

@@ -509,6 +509,11 @@ def test_a_corpus_without_held_out_text_is_trained_on_without_evaluation(
 
 KINDS: dict[str, tuple[str, ...]] = {
     "gru": ("model.recurrent.kind=gru", "model.recurrent.hidden=4"),
+    "hgrn2": (
+        *("model.recurrent.kind=hgrn2", "model.recurrent.hidden=8"),
+        *("model.recurrent.projection=4", "model.recurrent.expansion=4", "train.reset_state=0.5"),
+    ),
+    "sru": (*("model.recurrent.kind=sru", "model.recurrent.hidden=4", "train.reset_state=0.5"),),
     "forward": ("model.directions=forward",),
     "tied": ("model.head.kind=softmax", "model.tied=true"),
     "adaptive": ("model.input.kind=adaptive", "model.tied=true", "model.head.cutoffs=[20]"),

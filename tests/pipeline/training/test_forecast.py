@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lightning_modules.config import GRUConfig, LSTMConfig, ModelConfig
+from lightning_modules.config import ModelConfig
+from lightning_modules.recurrent_config import GRUConfig, LSTMConfig
 from lightning_modules.training.config import TrainConfig
 from pipeline.config.load import load_config
 from pipeline.training import forecast
@@ -201,6 +202,8 @@ def test_a_duration_is_read_at_a_glance(seconds: float, text: str) -> None:
         ("model.head.cutoffs=[100,900]",),
         ("model.input.kind=adaptive",),
         ("model.recurrent.kind=gru",),
+        ("model.recurrent.kind=hgrn2",),
+        ("model.recurrent.kind=sru",),
     ],
 )
 def test_the_speed_on_a_cpu_is_that_of_its_matmul_over_the_work_of_a_token(

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.config import LSTMConfig, ModelConfig, SoftmaxConfig
+from lightning_modules.config import ModelConfig, SoftmaxConfig
+from lightning_modules.recurrent_config import LSTMConfig
 from lightning_modules.sizes import parameter_count
 from lightning_modules.training.config import AdamConfig, SGDConfig, TrainConfig
 from lightning_modules.training.ranks.distribution import Share

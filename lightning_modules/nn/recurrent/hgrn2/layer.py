@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lightning_modules.config import HGRN2Config
 from lightning_modules.nn.recurrent.cell import Cell, Mode, compile_cell
 from lightning_modules.nn.recurrent.graphs import Graphs
 from lightning_modules.nn.recurrent.hgrn2 import matrix_cell
 from lightning_modules.nn.recurrent.matmul import product, weight_gradient
+from lightning_modules.recurrent_config import HGRN2Config
 
 EPSILON = 1e-5
 """Added to the mean square of y before the root."""

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.config import GRUConfig, LSTMConfig
 from lightning_modules.nn.kernels.traffic import TRAFFIC
 from lightning_modules.nn.recurrent import gru_cell, lstm_cell
 from lightning_modules.nn.recurrent.cell import check_cell
 from lightning_modules.nn.recurrent.stack import Recurrent
+from lightning_modules.recurrent_config import GRUConfig, LSTMConfig
 
 pytest.importorskip("triton", reason="Triton is not installed")
 

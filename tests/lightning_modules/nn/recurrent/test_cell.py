@@ -7,9 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.config import GRUConfig, HGRN2Config, LSTMConfig, RecurrentConfig, SRUConfig
 from lightning_modules.nn.recurrent import cell, gru_cell, lstm_cell, sru_cell
 from lightning_modules.nn.recurrent.stack import Recurrent
+from lightning_modules.recurrent_config import (
+    GRUConfig,
+    HGRN2Config,
+    LSTMConfig,
+    RecurrentConfig,
+    SRUConfig,
+)
 
 CPU = torch.device("cpu")
 CELLS = [lstm_cell, gru_cell]

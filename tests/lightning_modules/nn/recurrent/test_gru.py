@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.config import GRUConfig
 from lightning_modules.nn.recurrent.gru import GRULayer
+from lightning_modules.recurrent_config import GRUConfig
 
 TIME, ROWS, HIDDEN = 5, 3, 7
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.config import LSTMConfig
 from lightning_modules.nn.recurrent import matmul
 from lightning_modules.nn.recurrent.lstm import LSTMLayer
+from lightning_modules.recurrent_config import LSTMConfig
 
 TIME, ROWS, HIDDEN = 6, 3, 10
 

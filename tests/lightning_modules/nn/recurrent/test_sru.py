@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_modules.config import SRUConfig
 from lightning_modules.nn.recurrent.sru import SRULayer
+from lightning_modules.recurrent_config import SRUConfig
 
 TIME, ROWS, HIDDEN = 7, 3, 5
 

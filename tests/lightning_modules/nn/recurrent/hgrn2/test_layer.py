@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_modules.config import HGRN2Config
 from lightning_modules.nn.recurrent.hgrn2.layer import HGRN2Layer
+from lightning_modules.recurrent_config import HGRN2Config
 
 TIME, ROWS, HIDDEN, WIDTH, EXPANSION = 7, 3, 6, 5, 3
 
