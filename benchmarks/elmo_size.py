@@ -36,6 +36,19 @@ VOCABULARY, SMALL_VOCABULARY = 793_471, 5000
 CHARACTERS = 50
 DOCUMENT_TOKENS = 25
 FILTERS = [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]]
+STACKS: dict[str, dict[str, int]] = {
+    "lstm": {"hidden": 4096, "projection": 512},
+    "gru": {"hidden": 1792},
+    "hgrn2": {"hidden": 2176, "expansion": 16},
+    "sru": {"hidden": 2048, "layers": 3},
+}
+"""Stacks of each kind with about as many weights as ELMo's, 38 million per direction."""
+SMALL_STACKS: dict[str, dict[str, int]] = {
+    "lstm": {"hidden": 64, "projection": 16},
+    "gru": {"hidden": 16},
+    "hgrn2": {"hidden": 16, "expansion": 8},
+    "sru": {"hidden": 16},
+}
 LETTERS = np.frombuffer(b"etaoinshrdlcumwfgypbvkjxqz", np.uint8)
 
 
@@ -44,11 +57,17 @@ def vocabulary_of(small: bool) -> int:
     return SMALL_VOCABULARY if small else VOCABULARY
 
 
-def model_of(small: bool, dropout: float = 0.1) -> ModelConfig:
-    """Return the network, or a small one of the same kind."""
+def model_of(small: bool, dropout: float = 0.1, kind: str = "lstm") -> ModelConfig:
+    """Return the network, or a small one of the same kind.
+
+    Args:
+        small: whether to return the small one.
+        dropout: of the input and of the recurrent layers.
+        kind: kind of the recurrent layers.
+    """
     filters = [[1, 8], [3, 24]] if small else FILTERS
-    hidden, projection = (64, 16) if small else (4096, 512)
-    stack = {"kind": "lstm", "hidden": hidden, "projection": projection, "dropout": dropout}
+    sizes = (SMALL_STACKS if small else STACKS)[kind]
+    stack = {"kind": kind, "dropout": dropout, **sizes}
     characters = {"kind": "char_cnn", "filters": filters, "dropout": dropout}
     head = {"kind": "adaptive_softmax"}
     return ModelConfig.model_validate({"input": characters, "recurrent": stack, "head": head})
@@ -60,9 +79,9 @@ def train_of(rows: int, **settings: Any) -> TrainConfig:
     return TrainConfig.model_validate(fixed | settings)
 
 
-def clusters(rows: int, small: bool) -> tuple[int, ...]:
+def clusters(rows: int, small: bool, kind: str = "lstm") -> tuple[int, ...]:
     """Return the cutoffs of the adaptive softmax, those of `auto`."""
-    return cutoffs_of(model_of(small), train_of(rows), zipf_counts(vocabulary_of(small)))
+    return cutoffs_of(model_of(small, kind=kind), train_of(rows), zipf_counts(vocabulary_of(small)))
 
 
 def windows_of(

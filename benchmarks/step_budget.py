@@ -1,8 +1,8 @@
 """A training step at ELMo's size on a GPU, counted without one: launches, memory traffic, copies, waits.
 
-    python benchmarks/step_budget.py [--rows 128,256,384] [--operations]       (about a minute on one core)
+    python benchmarks/step_budget.py [--rows 128,256,384] [--kind hgrn2] [--operations]
 
-The model is that of `elmo_size.py`: two LSTM layers per direction (4096 hidden, 512 projected), ELMo's
+It takes about a minute on one core. The model is that of `elmo_size.py`: two LSTM layers per direction (4096 hidden, 512 projected), ELMo's
 character CNN and an adaptive softmax over 793,471 words, in bf16 autocast, with Adam and 20 tokens per row.
 A step is one of `LitBiLM` in a Lightning Trainer, from the request for its window to the request for the
 next one, so it has the copies of the window, the forward and the backward pass, the norm of the gradient,
@@ -17,7 +17,10 @@ which the host launches one by one, with the copies to the memory of the graphs.
 The time is that of an H100 on paper: each operation takes as long as its bytes at 2.7 TB/s (of 3.35) or
 its matrix product at 800 TFLOP/s (bf16; 60 in float32), whichever is longer. Launches take no time.
 `--tb-per-s` and `--tflops` (of bf16, then of float32) replace these figures by those of another GPU.
-`--operations` also prints each kind of operation of each part, and `--small` counts a small network. The last
+`--kind` takes recurrent layers of another kind with as many weights; the parts "LSTM" and "cells" are then
+those of this kind. The line "recurrent layers" has their operations, which follow one another: on a GPU, a
+small one takes a few microseconds, whatever its bytes. Kinds without fused kernels run in operations of
+torch. `--operations` also prints each kind of operation of each part, and `--small` counts a small network. The last
 line has all figures as JSON; those without a number of rows are for the first one.
 """
 
@@ -25,10 +28,10 @@ import argparse
 import json
 from typing import Any
 
-from elmo_size import UNROLL, clusters, model_of, train_of, vocabulary_of, windows_of
+from elmo_size import STACKS, UNROLL, clusters, model_of, train_of, vocabulary_of, windows_of
 from fake_gpu import fake_gpu, on_fake_gpu
 from in_turns import Turns, fit_in_turns
-from step_counter import H100, PARTS, Count, Device, StepCounter
+from step_counter import H100, PARTS, Count, Device, StepCounter, Tally
 from torch import device as cpu
 
 from lightning_modules.config import ModelConfig
@@ -36,6 +39,9 @@ from lightning_modules.nn.window import Types, Window
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.window_loader import Batch
+
+FUSED = ("lstm", "gru")
+"""Kinds of recurrent layers that have fused kernels for a GPU."""
 
 
 def count_step(
@@ -75,9 +81,15 @@ def count_step(
     return counter.count
 
 
-def at_rows(rows: int, device: Device, small: bool, with_operations: bool) -> dict[str, Any]:
+RECURRENT = ("LSTM forward", "LSTM backward", "cells")
+
+
+def at_rows(
+    rows: int, device: Device, small: bool, kind: str, with_operations: bool
+) -> dict[str, Any]:
     """Print the count at ELMo's size, and return its figures by name."""
-    vocabulary, cutoffs = vocabulary_of(small), clusters(rows, small)
+    model = model_of(small, kind=kind)
+    vocabulary, cutoffs = vocabulary_of(small), clusters(rows, small, kind)
     window, *_ = windows_of(rows, vocabulary, cutoffs, cpu("cpu"))
     assert isinstance(window.inputs, Types)
     assert window.routes
@@ -85,10 +97,14 @@ def at_rows(rows: int, device: Device, small: bool, with_operations: bool) -> di
     routed = ", ".join(f"{len(each):,}" for each in window.routes.rows)
     print(f"{rows} rows: {rows * UNROLL:,} tokens, {types:,} types; cutoffs {cutoffs}, "
           f"{routed} positions in the tails")  # fmt: skip
-    train = train_of(rows, compile="on")
-    count = count_step(model_of(small), train, vocabulary, cutoffs, window, device)
+    train = train_of(rows, compile="on" if kind in FUSED else "auto")
+    count = count_step(model, train, vocabulary, cutoffs, window, device)
     show(count, with_operations)
-    total = count.of()
+    total, recurrent = count.of(), Tally()
+    for part in RECURRENT:
+        recurrent.add(count.of(part))
+    print(f"recurrent layers ({kind}): {recurrent.operations:,} operations, "
+          f"{recurrent.bytes / 1e9:.3f} GB, {recurrent.seconds * 1e3:.3f} ms\n")  # fmt: skip
     return {
         f"types_{rows}": types,
         f"ops_{rows}": total.operations,
@@ -96,6 +112,9 @@ def at_rows(rows: int, device: Device, small: bool, with_operations: bool) -> di
         f"tflop_{rows}": round(total.flops / 1e12, 3),
         f"ms_{rows}": round(total.seconds * 1e3, 2),
         f"tokens_per_s_{rows}": round(rows * UNROLL / total.seconds),
+        f"recurrent_ops_{rows}": recurrent.operations,
+        f"recurrent_gb_{rows}": round(recurrent.bytes / 1e9, 3),
+        f"recurrent_ms_{rows}": round(recurrent.seconds * 1e3, 2),
         f"parts_ms_{rows}": {part: round(count.of(part).seconds * 1e3, 4) for part in PARTS},
         "ops_outside_graphs": total.operations - total.captured,
         "graphs": count.graphs,
@@ -121,12 +140,13 @@ def show(count: Count, with_operations: bool) -> None:
             operations = f"{name:<28}{tally.operations:>10,}{tally.captured:>10,}"
             print(operations + "".join(f"{x:>10.3f}" for x in figures))
     print(f"copies to the device: {count.copies}; reads by the host: {count.reads}; "
-          f"CUDA graphs: {count.graphs}\n")  # fmt: skip
+          f"CUDA graphs: {count.graphs}")  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", default="128,256,384")
+    parser.add_argument("--kind", choices=STACKS, default="lstm", help="of the recurrent layers")
     parser.add_argument("--operations", action="store_true", help="print each kind of operation")
     parser.add_argument("--small", action="store_true", help="count a small network")
     parser.add_argument("--tb-per-s", type=float, default=H100.bandwidth / 1e12)
@@ -137,7 +157,10 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for rows in map(int, options.rows.split(",")):
         # Figures without a number of rows are those of the first one.
-        figures |= {**at_rows(rows, device, options.small, options.operations), **figures}
+        figures |= {
+            **at_rows(rows, device, options.small, options.kind, options.operations),
+            **figures,
+        }
     print(json.dumps(figures))
 
 

@@ -34,7 +34,10 @@ def step(
     **recurrent: Any,
 ) -> Count:
     """Return the count of a step of a small network, plain unless ``recurrent`` says otherwise."""
-    stack = {"kind": "lstm", "hidden": HIDDEN, "projection": WIDTH, **recurrent}
+    stack = (
+        {"kind": "lstm", "hidden": HIDDEN, "projection": WIDTH} if "kind" not in recurrent else {}
+    )
+    stack |= recurrent
     characters = {"kind": "char_cnn", "dim": 4, "filters": [[1, 4], [2, 8]], "highway": 1}
     dropout = {"dropout": recurrent.get("dropout", 0.1)}
     model = ModelConfig.model_validate({"input": characters | dropout, "recurrent": stack})
@@ -42,7 +45,7 @@ def step(
         "rows": ROWS,
         "unroll": TIME,
         "warmup_steps": 0,
-        "compile": "on",
+        "compile": "on" if stack["kind"] == "lstm" else "auto",
         "learning_rate": 1,
     }
     settings |= {
@@ -130,6 +133,17 @@ def test_the_passes_of_the_layers_are_captured(resets: bool) -> None:
     assert captured.of("cells").captured == captured.of("cells").operations
     outside = captured.of().operations - captured.of().captured
     assert launched.of().operations - outside > 5 * 2 * TIME
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [{"kind": "sru", "hidden": WIDTH}, {"kind": "hgrn2", "hidden": HIDDEN, "projection": WIDTH}],
+)
+def test_scans_are_captured_and_read_nothing_on_the_host(stack: dict[str, Any]) -> None:
+    count = step(resets=True, **stack)
+    cells = count.of("cells")
+    assert (count.graphs, count.reads) == (4, 0)
+    assert cells.captured == cells.operations > 0
 
 
 def test_adagrad_skips_a_step_without_a_read_by_the_host() -> None:

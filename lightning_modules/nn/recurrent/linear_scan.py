@@ -32,7 +32,9 @@ def linear_scan(decay: Tensor, added: Tensor, state: Tensor, block: int | None =
     own, reach = torch.empty_like(added), torch.empty_like(decay)
     own[:, :, 0], reach[:, :, 0] = added[:, :, 0], decay[:, :, 0]
     for step in range(1, block):
-        own[:, :, step] = torch.addcmul(added[:, :, step], decay[:, :, step], own[:, :, step - 1])
+        torch.addcmul(
+            added[:, :, step], decay[:, :, step], own[:, :, step - 1], out=own[:, :, step]
+        )
         torch.mul(decay[:, :, step], reach[:, :, step - 1], out=reach[:, :, step])
     before = [state]  # of each block
     for index in range(own.shape[1] - 1):

@@ -14,8 +14,12 @@ from torch import Tensor
 
 from lightning_modules.nn.recurrent.cell import Cell
 from lightning_modules.nn.recurrent.hgrn2 import native
-from lightning_modules.nn.recurrent.hgrn2.scan import Steps, matrix_scan, matrix_scan_gradient
-from lightning_modules.nn.recurrent.linear_scan import block_length
+from lightning_modules.nn.recurrent.hgrn2.scan import (
+    Steps,
+    chunk_length,
+    matrix_scan,
+    matrix_scan_gradient,
+)
 
 NAME = "HGRN2"
 fused = None
@@ -41,10 +45,11 @@ def forward(
         outputs: output, y, (directions, time, rows, hidden).
         keep: 0 where the state is set to zero before a step, else 1, (directions, time, rows, 1); None
             means nowhere.
-        chunk: steps of a chunk; None means that chunks and steps of a chunk are about as many.
+        chunk: steps of a chunk; None means `chunk_length`.
     """
     time, size = outputs.shape[1], state.shape[-1]
-    steps = _values(gates, bias, bound, keep, state.dtype).steps(size, chunk or block_length(time))
+    chunk = chunk or chunk_length(time, size)
+    steps = _values(gates, bias, bound, keep, state.dtype).steps(size, chunk)
     y, after = matrix_scan(steps, state.flatten(0, 2))
     outputs.copy_(_from_chunks(y, outputs))
     state.copy_(after.view_as(state))
@@ -74,7 +79,7 @@ def backward(
     """
     time, size = d_outputs.shape[1], state.shape[-1]
     values = _values(gates, bias, bound, keep, state.dtype)
-    chunk = chunk or block_length(time)
+    chunk = chunk or chunk_length(time, size)
     gradients, d_before = matrix_scan_gradient(
         values.steps(size, chunk),
         state.flatten(0, 2),

@@ -15,10 +15,25 @@ is a decay of 0.
 Shape suffixes: B is directions * rows * heads, N chunks, C steps of a chunk, K keys, V values.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+def chunk_length(time: int, size: int) -> int:
+    """Return the number of steps of a chunk.
+
+    Long chunks have more products between steps, short ones more states in memory. Both are about as many
+    for sqrt(2 size) steps; longer windows have chunks of sqrt(time) steps.
+
+    Args:
+        time: steps of a window.
+        size: keys of a head.
+    """
+    chunks = math.ceil(time / math.sqrt(max(time, 2 * size)))
+    return max(1, math.ceil(time / max(1, chunks)))
 
 
 class Steps(NamedTuple):

@@ -1,11 +1,17 @@
 """The recurrence of matrices in chunks against a loop over steps."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_modules.nn.recurrent.hgrn2.scan import Steps, matrix_scan, matrix_scan_gradient
+from lightning_modules.nn.recurrent.hgrn2.scan import (
+    Steps,
+    chunk_length,
+    matrix_scan,
+    matrix_scan_gradient,
+)
 
 BATCH, SIZE = 3, 4
 
@@ -55,6 +61,14 @@ def test_the_gradient_is_that_of_autograd_over_steps(chunks: int, chunk: int, se
         gradients, d_state = matrix_scan_gradient(steps, state, d_outputs, d_after)
 
     torch.testing.assert_close((*gradients, d_state), expected, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("time", "size", "length"),
+    [(1, 8, 1), (2, 64, 2), (20, 8, 4), (20, 64, 10), (35, 8, 6), (512, 8, 23), (20, 256, 20)],
+)
+def test_a_chunk_is_longer_if_a_state_is_larger(time: int, size: int, length: int) -> None:
+    assert chunk_length(time, size) == length
 
 
 def test_decays_whose_products_underflow_are_exact() -> None:
