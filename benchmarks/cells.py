@@ -3,7 +3,7 @@
     python benchmarks/cells.py OUT [--text ptb] [--seconds 500] [--seeds 3] [--rates 1] [KEY=VALUE ...]
 
 A kind is one of `model.recurrent.kind`, with its number of layers and, optionally, further settings:
-`--kinds lstm:2,gru:2,hgrn2:2:expansion=25,sru:5`. Each has about as many weights as the network of the
+`--kinds lstm:2,gru:2,hgrn2:2:expansion=8,sru:5`. Each has about as many weights as the network of the
 shipped config of the text, by its `hidden`. HGRN2 keeps the width of that network by its projection.
 
 - Each kind's CPU seconds per step are measured once, with random words, in turns of all kinds, because the
@@ -38,6 +38,7 @@ from train import asked_turns, draw_ids, read_line
 from lightning_modules.allocator import keep_memory
 from lightning_modules.nn.heads.routes import ranks_of
 from lightning_modules.nn.window_maker import WindowMaker
+from lightning_modules.recurrent_config import HGRN2Config
 from lightning_modules.sizes import parameter_count
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.weights.clusters import cutoffs_of, output_counts
@@ -102,7 +103,7 @@ class Comparison:
             width = load_config([self._text], self._settings).model.recurrent.direction_width
             settings.append(f"model.recurrent.projection={width}")
             chosen = dict(setting.split("=") for setting in more)
-            unit = int(chosen.get("expansion", 8))
+            unit = int(chosen.get("expansion", HGRN2Config().expansion))
         low, high = (
             1,
             LARGEST // unit,

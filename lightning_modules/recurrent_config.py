@@ -99,7 +99,7 @@ class HGRN2Config(Section):
         description="width of a layer's output, by a linear projection; null means hidden",
     )
     expansion: int = Field(
-        8,
+        16,
         ge=1,
         le=256,
         description="numbers of the state per value; hidden is divided into heads of this size, each with "

@@ -67,9 +67,11 @@ def test_an_entry_has_values_limits_default_and_kinds() -> None:
     assert ":type: `eos | bos_eos`\n" in entry("train.boundary")
     assert ":type: `number > 0 | null`\n" in entry("train.clip_norm")
     assert ":default: must be given\n" in entry("prepare.input[].path")
-    assert ":default: `512` (lstm); `256` (gru)\n" in entry("model.recurrent.hidden")
-    assert "\nKinds: `lstm`.\n" in entry("model.recurrent.projection")
-    assert ":type: `lstm | gru`\n" in entry("model.recurrent.kind")
+    assert ":default: `512` (lstm); `256` (gru); `256` (hgrn2); `256` (sru)\n" in entry(
+        "model.recurrent.hidden"
+    )
+    assert "\nKinds: `lstm`.\n" in entry("model.recurrent.cell_clip")
+    assert ":type: `lstm | gru | hgrn2 | sru`\n" in entry("model.recurrent.kind")
     assert ":type: `text`\n" in entry("prepare.input[].encoding")
 
 

@@ -69,8 +69,8 @@ def test_without_a_projection_the_width_is_the_hidden_size() -> None:
     assert LSTMConfig(hidden=24, projection=None).direction_width == 24
     assert LSTMConfig(hidden=24, projection=6).direction_width == 6
     assert GRUConfig(hidden=24).direction_width == 24
-    assert HGRN2Config(hidden=24).direction_width == 24
-    assert HGRN2Config(hidden=24, projection=6).direction_width == 6
+    assert HGRN2Config(hidden=32).direction_width == 32
+    assert HGRN2Config(hidden=32, projection=6).direction_width == 6
     assert SRUConfig(hidden=24).direction_width == 24
 
 

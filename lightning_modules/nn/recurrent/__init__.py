@@ -1,1 +1,1 @@
-"""The recurrent stack, its LSTM and GRU layers, and their compiled cells."""
+"""The recurrent stack, its layers of each kind, and their compiled cells."""

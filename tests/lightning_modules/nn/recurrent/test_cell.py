@@ -247,7 +247,7 @@ def test_torch_compile_compiles_the_eager_cell_once_to_a_single_graph(
     [
         LSTMConfig(hidden=24, projection=8),
         GRUConfig(hidden=24),
-        HGRN2Config(hidden=24),
+        HGRN2Config(hidden=24, expansion=8),
         SRUConfig(hidden=21),
     ],
 )

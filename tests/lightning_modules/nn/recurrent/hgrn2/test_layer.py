@@ -163,10 +163,10 @@ def test_constant_weights_have_no_gradient() -> None:
 
 def test_only_upper_layers_have_a_lower_bound() -> None:
     assert "bound_logit" not in dict(hgrn2(bound=0).named_parameters())
-    layer = HGRN2Layer(HGRN2Config(hidden=8), 2, 0.75)
+    layer = HGRN2Layer(HGRN2Config(hidden=16), 2, 0.75)
 
     assert layer.bound_logit is not None
-    torch.testing.assert_close(layer.bound_logit.sigmoid(), torch.full((2, 8), 0.75))
+    torch.testing.assert_close(layer.bound_logit.sigmoid(), torch.full((2, 16), 0.75))
 
 
 def test_initial_weights_are_glorot_uniform() -> None:

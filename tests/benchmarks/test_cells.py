@@ -1,0 +1,58 @@
+"""The comparison of kinds of recurrent layers, without its trainings."""
+
+from argparse import Namespace
+from typing import Any
+
+import pytest
+from cells import Comparison, Figures, Kind, compared, perplexity
+
+KIND = Kind("sru:2", [], 200, 1000)
+
+
+class Trained(Comparison):
+    """Trainings with given perplexities by learning rate; others fail."""
+
+    def __init__(self, perplexities: dict[float, float]) -> None:
+        self.perplexities, self.runs = perplexities, []  # type: ignore[var-annotated]
+
+    def run(self, kind: Kind, steps: int, rate: float, seed: int) -> Figures:
+        self.runs.append((rate, seed))
+        figures: Figures = {"rate": rate, "seed": seed, "steps": steps}
+        if rate not in self.perplexities:
+            return figures | {"failure": ["biloom: the loss is not finite"]}
+        found = self.perplexities[rate] + seed
+        scores = {"layer 1": 0.5, "layer 2": 0.6}
+        return figures | {
+            **{"forward": found, "backward": found, "cpu_seconds": None},
+            **{"senses": scores, "same_sense": scores},
+        }
+
+
+def options(**given: Any) -> Namespace:
+    return Namespace(**{"rates": "1,2,4", "seeds": 3, **given})
+
+
+def test_the_other_seeds_have_the_best_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    trained = Trained({1.0: 120.0, 2.0: 100.0})
+
+    found = compared(trained, KIND, 7, options())
+
+    assert trained.runs == [(1.0, 1), (2.0, 1), (4.0, 1), (2.0, 2), (2.0, 3)]
+    assert (found["rate"], found["seeds"], found["forward"]) == (2.0, 3, 102.0)
+    assert found["senses"] == {"layer 1": 0.5, "layer 2": 0.6}
+    printed = capsys.readouterr().out
+    assert (
+        "sru:2 rate 2 seed 3: forward 103.0, backward 103.0, senses 60.0 % (layer 2)\n" in printed
+    )
+    assert "sru:2 rate 4 seed 1: failed: biloom: the loss is not finite\n" in printed
+
+
+def test_a_kind_whose_trainings_all_fail_has_no_perplexity() -> None:
+    trained = Trained({})
+
+    found = compared(trained, KIND, 7, options(rates="1"))
+
+    assert trained.runs == [(1.0, 1)]
+    assert found["seeds"] == 0
+    assert "forward" not in found
+    assert perplexity(found["runs"][0]) == float("inf")
