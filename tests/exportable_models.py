@@ -31,6 +31,8 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "words and characters": {"input": WORD_CNN, "recurrent": LSTM},
     "gru": {"recurrent": {"kind": "gru", "hidden": 16, "layers": 3}},
+    "hgrn2": {"recurrent": {"kind": "hgrn2", "hidden": 24, "projection": 14, "expansion": 8}},
+    "sru": {"recurrent": {"kind": "sru", "hidden": 18}},
     "forward": {"recurrent": LSTM, "directions": "forward"},
     "plain": {
         "recurrent": {
@@ -51,6 +53,8 @@ def make_model(name: str, boundary: Any = "bos_eos") -> BiLM:
     for key, weight in network.named_parameters():
         if "bias" in key:
             torch.nn.init.uniform_(weight, -0.3, 0.3)
+        elif key.endswith(".norm"):
+            torch.nn.init.uniform_(weight, 0.5, 1.5)
     if isinstance(network.input, WordCharCNN):
         network.input.code_points.copy_(torch.tensor([*map(ord, "0123456789abcdefgklw")]))
     return BiLM(network, tokenizer, CleaningConfig(), boundary)

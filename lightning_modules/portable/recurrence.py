@@ -10,18 +10,22 @@ ONNX Runtime is slower with one batched product for both.
 Shapes: width is a layer's input and output, hidden the width of a cell state.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_modules.nn.recurrent.gru import GRULayer
+from lightning_modules.nn.recurrent.hgrn2.layer import EPSILON, HGRN2Layer
 from lightning_modules.nn.recurrent.lstm import LSTMLayer
+from lightning_modules.nn.recurrent.sru import SRULayer
 from lightning_modules.portable.errors import PortableError
 
 State = tuple[Tensor, ...]
-"""The state of a layer; each part is (batch, part's width), and the first part is the output."""
+"""The state of a layer; each part is (batch, part's width)."""
 
 
 class Steps(nn.Module, ABC):
@@ -38,8 +42,11 @@ class Steps(nn.Module, ABC):
         """Return what all steps read, (time, batch, n), given x (time, batch, width)."""
 
     @abstractmethod
-    def step(self, state: State, prepared: Tensor) -> State:
-        """Return the state after a step, given that before it and (batch, n) of `prepare`."""
+    def step(self, state: State, prepared: Tensor) -> tuple[State, Tensor]:
+        """Return the state and the output after a step, given the state before and (batch, n) of `prepare`.
+
+        The output is (batch, width).
+        """
 
     def forward(self, x: Tensor, state: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the output of each step and the state after the last one.
@@ -58,17 +65,17 @@ class Steps(nn.Module, ABC):
         if present is None:
 
             def advance(state: State, prepared: Tensor) -> tuple[State, Tensor]:
-                after = self.step(state, prepared)
-                return after, after[0].clone()
+                after, output = self.step(state, prepared)
+                return after, output.clone()
 
             after, outputs = torch._higher_order_ops.scan(advance, before, self.prepare(x), dim=0)
         else:
 
             def advance_present(state: State, read: tuple[Tensor, Tensor]) -> tuple[State, Tensor]:
                 prepared, is_present = read
-                stepped = zip(self.step(state, prepared), state, strict=True)
-                after = tuple(torch.where(is_present, new, old) for new, old in stepped)
-                return after, after[0].clone()
+                stepped, output = self.step(state, prepared)
+                both = zip(stepped, state, strict=True)
+                return tuple(torch.where(is_present, new, old) for new, old in both), output.clone()
 
             read = self.prepare(x), present
             after, outputs = torch._higher_order_ops.scan(advance_present, before, read, dim=0)
@@ -99,14 +106,15 @@ class LSTMSteps(Steps):
     def prepare(self, x: Tensor) -> Tensor:
         return x @ self.weight_input + self.bias
 
-    def step(self, state: State, prepared: Tensor) -> State:
+    def step(self, state: State, prepared: Tensor) -> tuple[State, Tensor]:
         h, c = state
         i, f, g, o = (prepared + h @ self.weight_hidden).chunk(4, 1)
         c = _clipped(f.sigmoid() * c + i.sigmoid() * g.tanh(), self._cell_clip)
         h = o.sigmoid() * c.tanh()
         if self.weight_projection is not None:
             h = h @ self.weight_projection
-        return _clipped(h, self._clip), c
+        h = _clipped(h, self._clip)
+        return (h, c), h
 
 
 class GRUSteps(Steps):
@@ -126,20 +134,94 @@ class GRUSteps(Steps):
     def prepare(self, x: Tensor) -> Tensor:
         return x @ self.weight_input + self.bias
 
-    def step(self, state: State, prepared: Tensor) -> State:
+    def step(self, state: State, prepared: Tensor) -> tuple[State, Tensor]:
         (h,) = state
         r, z, n = prepared.chunk(3, 1)
         r_hidden, z_hidden, n_hidden = (h @ self.weight_hidden).chunk(3, 1)
         r, z = (r + r_hidden).sigmoid(), (z + z_hidden).sigmoid()
         n = (n + r * (n_hidden + self.bias_hidden)).tanh()
-        return ((1 - z) * n + z * h,)
+        h = (1 - z) * n + z * h
+        return (h,), h
+
+
+class SRUSteps(Steps):
+    """One direction of an `SRULayer`; the state is c (hidden)."""
+
+    weight_input: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: SRULayer, direction: int) -> None:
+        super().__init__()
+        hidden = layer.config.hidden
+        self.widths = (hidden,)
+        self.register_buffer("weight_input", layer.weight_input[direction].detach().clone())
+        # No bias for u.
+        bias = F.pad(layer.bias[direction].detach(), (hidden, 0))
+        self.register_buffer("bias", bias.clone())
+
+    def prepare(self, x: Tensor) -> Tensor:
+        return torch.cat([x @ self.weight_input + self.bias, math.sqrt(3) * x], -1)
+
+    def step(self, state: State, prepared: Tensor) -> tuple[State, Tensor]:
+        (c,) = state
+        u, f, r, highway = prepared.chunk(4, 1)
+        f, r = f.sigmoid(), r.sigmoid()
+        c = f * c + (1 - f) * u
+        return (c,), r * c + (1 - r) * highway
+
+
+class HGRN2Steps(Steps):
+    """One direction of an `HGRN2Layer`; the state is S, head by head (hidden * expansion)."""
+
+    weight_input: Tensor
+    bias: Tensor
+    bound: Tensor
+    weight_projection: Tensor
+
+    def __init__(self, layer: HGRN2Layer, direction: int) -> None:
+        super().__init__()
+        self._expansion = layer.config.expansion
+        self.widths = (layer.state_width,)
+        bias, logit = layer.bias[direction].detach(), layer.bound_logit
+        bound = torch.zeros_like(bias) if logit is None else logit[direction].detach().sigmoid()
+        # The projection is linear in the output's scale, so both are one matrix.
+        projection = layer.norm[direction, :, None] * layer.weight_projection[direction]
+        kept = {
+            "weight_input": layer.weight_input[direction].detach().clone(),
+            "bias": bias.clone(),
+            "bound": bound,
+            "weight_projection": projection.detach(),
+        }
+        for name, value in kept.items():
+            self.register_buffer(name, value)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        q, f, v = (x @ self.weight_input).chunk(3, -1)
+        f = self.bound + (1 - self.bound) * (f + self.bias).sigmoid()
+        return torch.cat([F.silu(q), f, v], -1)
+
+    def step(self, state: State, prepared: Tensor) -> tuple[State, Tensor]:
+        (flat,) = state
+        size = self._expansion
+        q, f, v = (part.unflatten(1, (-1, size)) for part in prepared.chunk(3, 1))
+        # (batch, heads, values, gates)
+        matrices = flat.unflatten(1, (-1, size, size))
+        matrices = matrices * f[:, :, None] + v[..., None] * (1 - f)[:, :, None]
+        y = (matrices @ q[..., None]).flatten(1)  # (batch, hidden)
+        scaled = y * (y.square().mean(-1, keepdim=True) + EPSILON).rsqrt()
+        return (matrices.flatten(1),), scaled @ self.weight_projection
 
 
 def _clipped(x: Tensor, bound: float | None) -> Tensor:
     return x if bound is None else x.clamp(-bound, bound)
 
 
-STEPS: dict[type[nn.Module], Callable[..., Steps]] = {LSTMLayer: LSTMSteps, GRULayer: GRUSteps}
+STEPS: dict[type[nn.Module], Callable[..., Steps]] = {
+    LSTMLayer: LSTMSteps,
+    GRULayer: GRUSteps,
+    HGRN2Layer: HGRN2Steps,
+    SRULayer: SRUSteps,
+}
 """The step of each recurrent layer that can be exported."""
 
 
@@ -157,6 +239,6 @@ def steps_of(layer: nn.Module, kind: str, direction: int) -> Steps:
     if type(layer) not in STEPS:
         raise PortableError(
             f"a model with model.recurrent.kind={kind} cannot be exported to ONNX or with torch.export; "
-            "only lstm and gru can"
+            "only lstm, gru, hgrn2 and sru can"
         )
     return STEPS[type(layer)](layer, direction)

@@ -37,7 +37,7 @@ def expected(model: BiLM, texts: list[list[str]]) -> Tensor:
         return model(batch.ids, batch.lengths, batch.spellings)
 
 
-@pytest.mark.parametrize("name", ["tied", "words and characters", "gru", "forward"])
+@pytest.mark.parametrize("name", ["tied", "words and characters", "gru", "hgrn2", "sru", "forward"])
 def test_a_program_computes_all_layers_in_float64(name: str) -> None:
     model = make_model(name, "eos").double()
     run = export_program(model).module()
@@ -86,7 +86,7 @@ def test_a_saved_program_needs_torch_only(tmp_path: Path) -> None:
         torch.testing.assert_close(found[:, row, : len(text)], layers[:, row, : len(text)])
 
 
-@pytest.mark.parametrize("name", ["embedding", "gru"])
+@pytest.mark.parametrize("name", ["embedding", "gru", "hgrn2", "sru"])
 def test_a_stream_program_reads_texts_in_parts(name: str) -> None:
     model = make_model(name).double()
     texts = texts_of(3, 23)
