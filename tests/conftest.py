@@ -319,6 +319,23 @@ def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
         yield url
 
 
+KILLED_AT_A_WRITE = """\
+import os, pathlib, signal, sys
+left, replace = int(sys.argv[1]), pathlib.Path.replace
+
+def counted(self, target):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+
+pathlib.Path.replace = counted
+from pipeline.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 @dataclass(frozen=True)
 class Command:
     """The `biloom` script, run in another process."""
@@ -334,6 +351,17 @@ class Command:
         with self.start(*arguments, **options) as process:
             out, err = process.communicate(timeout=300)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def run_until_killed(self, arguments: list[str], writes: int) -> tuple[int, str]:
+        """Run all work in one process, and kill it at a write: its file is written, not yet renamed.
+
+        Returns the exit code, which is 0 if the command had no more than ``writes`` writes, and errors.
+        """
+        python = self.script.with_name("python")
+        in_memory = "runner.options.mode=in_memory"
+        command = [str(python), "-P", "-c", KILLED_AT_A_WRITE, str(writes), *arguments, in_memory]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        return answer.returncode, answer.stderr
 
 
 @pytest.fixture(scope="session")

@@ -115,37 +115,13 @@ def wait_until(reached: Callable[[], bool], process: Process | None = None) -> N
 
 # Kills
 
-KILLED_AT_A_WRITE = """\
-import os, pathlib, signal, sys
-left, replace = int(sys.argv[1]), pathlib.Path.replace
-
-def counted(self, target):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return replace(self, target)
-
-pathlib.Path.replace = counted
-from pipeline.cli import main
-sys.exit(main(sys.argv[2:]))
-"""
-
-
-def run_until_killed(biloom: Command, arguments: list[str], writes: int) -> tuple[int, str]:
-    """Run a writer and kill it at a write, when its file is written but not yet renamed."""
-    python = biloom.script.with_name("python")
-    command = [python, "-P", "-c", KILLED_AT_A_WRITE, str(writes), *arguments, IN_MEMORY]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return answer.returncode, answer.stderr
-
 
 def killed_writers(
     biloom: Command, arguments: list[str], output: Path, writes: Callable[[], int]
 ) -> int:
     """Run and kill writers until one finishes, and return how many were killed."""
     for kills in range(100):
-        answer = run_until_killed(biloom, arguments, writes())
+        answer = biloom.run_until_killed(arguments, writes())
         if answer == (0, ""):
             return kills
         assert answer == (-signal.SIGKILL, ""), answer
