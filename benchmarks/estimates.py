@@ -44,6 +44,8 @@ RUNS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 
 def main() -> None:
+    # Workers too must run this checkout.
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
     arguments = _arguments()
     ratios: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="biloom-estimates-") as name:

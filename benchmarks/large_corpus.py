@@ -44,6 +44,8 @@ Figures = dict[str, float]
 
 
 def main() -> None:
+    # Workers too must run this checkout.
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
     arguments = _arguments()
     sentences = _sentences(Path(arguments.text))
     figures: dict[str, Figures] = {}

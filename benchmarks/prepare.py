@@ -80,6 +80,8 @@ print(time.time() - began)
 
 
 def main() -> None:
+    # Workers too must run this checkout.
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="biloom-benchmark-") as name:
         folder = Path(name)
