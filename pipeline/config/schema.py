@@ -61,6 +61,24 @@ class ExportConfig(Section):
         False,
         description="for a char_cnn input, also store the input vector of every word in the vocabulary",
     )
+    layers: int | None = Field(
+        None,
+        ge=1,
+        description="number of recurrent layers to keep, the lowest ones, whose vectors stay the same; "
+        "needs export.head=false; null: all layers",
+    )
+    input_rank: int | None = Field(
+        None,
+        ge=1,
+        description="rank of the input matrix of an embedding, which is replaced by a product of two smaller "
+        "matrices; null: unchanged",
+    )
+    vocabulary: int | None = Field(
+        None,
+        ge=4,
+        description="number of ids of a word tokenizer to keep, the most frequent ones and the control tokens; "
+        "other words become the unknown token; null: all ids",
+    )
     warm_up: str | None = Field(
         None,
         description="warm-up text that embedding can read before each text; null: no warm-up text",

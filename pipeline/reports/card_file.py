@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from lightning_modules.models.smaller.changes import Changes
 from pipeline.config.former_keys import ADDED
 from pipeline.config.schema import Config
 from pipeline.console import Console
@@ -12,6 +13,7 @@ from pipeline.lifecycle.inputs import stage_folder
 from pipeline.lifecycle.lock import LockedError, lock
 from pipeline.lifecycle.registry import CHECKPOINT, STAGES
 from pipeline.reports.model_card import model_card
+from pipeline.reports.smaller_model import section
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
 from preprocess.files.manifest import (
@@ -19,6 +21,7 @@ from preprocess.files.manifest import (
     ManifestError,
     read_manifest,
     record_of,
+    recorded,
     write_manifest,
 )
 from preprocess.shards.format import Corpus
@@ -26,6 +29,9 @@ from preprocess.work.folder import lock_file
 
 CARD = "README.md"
 """Name of the model card, as model hubs expect it."""
+
+SMALLER = "smaller"
+"""Key of a model's manifest: `Changes`, if the model was made smaller."""
 
 _DEFAULTS = {"weights": "float32", "head": True, "type_vectors": False, "warm_up": None}
 """Settings that models of earlier versions do not record."""
@@ -42,12 +48,15 @@ def card_of(
     Args:
         config: the config.
         checkpoint: the exported checkpoint.
-        saved: contents of the model's config.json.
+        saved: contents of the model's config.json, and `SMALLER` if it was made smaller.
         evaluation: details of the evaluate manifest; empty if there is none.
     """
     trained = checkpoint.manifest
-    corpus = _corpus(config, trained)
-    card = model_card(trained, {**_DEFAULTS, **saved}, evaluation, corpus, checkpoint.step)
+    corpus = training_corpus(config, trained)
+    about = corpus.manifest.details if corpus else {}
+    card = model_card(trained, {**_DEFAULTS, **saved}, evaluation, about, checkpoint.step)
+    if SMALLER in saved:
+        card += f"\n{section(recorded(Changes, saved, SMALLER))}"
     return card.encode("utf-8", "replace")
 
 
@@ -74,13 +83,13 @@ def evaluation_of(
     return {}
 
 
-def _corpus(config: Config, trained: Manifest) -> dict[str, Any]:
-    """Return the details of the training corpus, or nothing if it is not available."""
+def training_corpus(config: Config, trained: Manifest) -> Corpus | None:
+    """Return the training corpus, or None if it is not available."""
     try:
-        corpus = Corpus.open(stage_folder(config, "prepare", config.train.corpus)).manifest
+        corpus = Corpus.open(stage_folder(config, "prepare", config.train.corpus))
     except ManifestError:
-        return {}
-    return corpus.details if corpus.content == trained.details["corpus"] else {}
+        return None
+    return corpus if corpus.manifest.content == trained.details["corpus"] else None
 
 
 def update_card(

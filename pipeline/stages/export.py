@@ -1,5 +1,9 @@
 """The export stage: checkpoint -> model folder."""
 
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from lightning_modules.config import AdaptiveInputConfig, ModelConfig
@@ -10,6 +14,9 @@ from lightning_modules.models.model_folder import (
     network_of_checkpoint,
     save_model,
 )
+from lightning_modules.models.model_settings import ModelSettings
+from lightning_modules.models.smaller.parts import HEAD, Parts, Reduction
+from lightning_modules.models.smaller.reduce import changed_settings, reduce_model
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.vectors.type_vectors import vectors_of_vocabulary
 from pipeline.config.schema import Config
@@ -17,9 +24,17 @@ from pipeline.console import Console, count
 from pipeline.lifecycle.checkpoints import TrainedCheckpoint
 from pipeline.lifecycle.inputs import tokenizer_of, trained_checkpoint
 from pipeline.lifecycle.stage import Made, StageFolder
-from pipeline.reports.card_file import CARD, card_of, evaluation_of
+from pipeline.reports.card_file import (
+    CARD,
+    SMALLER,
+    card_of,
+    evaluation_of,
+    training_corpus,
+)
+from pipeline.reports.smaller_model import described
 from preprocess.files import storage
-from preprocess.files.manifest import content_hash, recorded
+from preprocess.files.manifest import Manifest, content_hash, recorded
+from preprocess.shards.format import ShardError
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 
 SETTINGS = ("model", "vocabulary", "cutoffs", "boundary", "cleaning", "tokenizer")
@@ -31,6 +46,7 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
 
     Raises:
         ModelError: export.head, export.type_vectors or export.weights does not suit the model.
+        SmallerError: export.layers, export.input_rank or export.vocabulary does not suit the model.
         StageError: the checkpoint that the config names does not exist, or the tokenizer is not the one
             that the model was trained with.
     """
@@ -46,23 +62,36 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         "warm_up": export.warm_up,
     }
     weights = _weights(config, checkpoint, tokenizer)
+    details = {**saved, "parameters": trained.details["parameters"]}
+    reduction = Reduction(export.layers, export.input_rank, export.vocabulary)
+    if not reduction.is_empty:
+        counts = _counts(config, trained, console)
+        settings = ModelSettings.model_validate(saved)
+        parts, changes = reduce_model(Parts(settings, weights, tokenizer), reduction, counts)
+        weights, tokenizer = parts.weights, parts.tokenizer
+        saved |= changed_settings(settings, parts.settings)
+        smaller = changes.model_dump(mode="json")
+        details = {**saved, "parameters": changes.parameters[1], SMALLER: smaller}
+        for line in described(changes):
+            console.line(line)
+    elif not export.head:
+        weights = {name: w for name, w in weights.items() if not name.startswith(HEAD)}
     names = save_model(place.unpublished, weights, saved, tokenizer)
     made = [place.record(name) for name in names]
-    card = card_of(config, checkpoint, saved, evaluation_of(config, checkpoint, console))
+    card = card_of(config, checkpoint, details, evaluation_of(config, checkpoint, console))
     storage.write_bytes(place.new_file(CARD), card)
     size = sum(file.bytes for file in made)
     console.line(
-        f"{count(trained.details['parameters'])} parameters of {checkpoint.described}, {count(size)}B"
+        f"{count(details['parameters'])} parameters of {checkpoint.described}, {count(size)}B"
     )
-    details = {**saved, "parameters": trained.details["parameters"]}
     files = (*made, place.record(CARD))
     return Made(files, details, stats={"bytes": size}, content=content_hash(made))
 
 
 def _weights(
     config: Config, checkpoint: TrainedCheckpoint, tokenizer: Tokenizer
-) -> dict[str, Tensor]:
-    """Return the tensors to store, in float32.
+) -> Mapping[str, Tensor]:
+    """Return the network's tensors, with the output layer, and those to store beside it, in float32.
 
     Raises:
         ModelError: export.head or export.type_vectors does not suit the model.
@@ -70,13 +99,11 @@ def _weights(
     folder, details = checkpoint.folder, checkpoint.manifest.details
     weights = checkpoint_weights(folder, checkpoint.name)
     model = recorded(ModelConfig, details, "model")
-    if not config.export.head:
-        if model.tied and isinstance(model.input, AdaptiveInputConfig):
-            raise ModelError(
-                "export.head is false, but with model.tied and model.input.kind=adaptive the input "
-                "vectors are in the output layer; set export.head to true"
-            )
-        weights = {name: w for name, w in weights.items() if not name.startswith("head.")}
+    if not config.export.head and model.tied and isinstance(model.input, AdaptiveInputConfig):
+        raise ModelError(
+            "export.head is false, but with model.tied and model.input.kind=adaptive the input "
+            "vectors are in the output layer; set export.head to true"
+        )
     if config.export.type_vectors:
         network = network_of_checkpoint(folder, details, checkpoint.name)
         if not isinstance(network.input, CharCNN):
@@ -86,3 +113,15 @@ def _weights(
             )
         weights[TYPE_VECTORS] = vectors_of_vocabulary(network.input, tokenizer)
     return weights
+
+
+def _counts(config: Config, trained: Manifest, console: Console) -> npt.NDArray[np.uint64] | None:
+    """Return how often each id occurs in the training corpus, or None if it is not available."""
+    corpus = training_corpus(config, trained)
+    if corpus is None:
+        return None
+    try:
+        return corpus.counts()
+    except ShardError as error:
+        console.warn(f"the share of unknown tokens is not known: {error}")
+        return None

@@ -104,6 +104,10 @@ class WordTokenizer:
     def longest(self, number: int) -> list[str]:
         return self._words.longest(number)
 
+    def first(self, number: int) -> "WordTokenizer":
+        """Return a tokenizer of the first ``number`` words, with the same ids."""
+        return type(self)(Vocabulary.of_words(self._words.first(number)))
+
     def save(self, folder: str) -> tuple[str, ...]:
         self._words.save(join(folder, TEXT), join(folder, INDEX))
         return save_kind(folder, self.kind, {"file": TEXT, "index": INDEX}, {})

@@ -11,10 +11,17 @@ import onnxruntime
 import pytest
 import torch
 
+from biloom import BiLM
+from lightning_modules.config import ModelConfig
+from lightning_modules.models.model_settings import ModelSettings
+from lightning_modules.models.smaller.parts import Parts, Reduction
+from lightning_modules.models.smaller.reduce import reduce_model
+from lightning_modules.models.stored_network import network_of_weights
 from lightning_modules.portable import onnx_file as module
 from lightning_modules.portable.errors import PortableError
 from lightning_modules.portable.feeds import feeds_of
 from lightning_modules.portable.onnx_file import check_onnx_file, onnx_file
+from preprocess.text.config import CleaningConfig
 from tests.exportable_models import MODELS, make_model, texts_of
 
 pytestmark = pytest.mark.slow
@@ -37,6 +44,33 @@ def test_every_layer_is_that_of_the_embedder(name: str) -> None:
             found = layers[:, row, : len(texts[row])]
             assert found.shape == embedding.vectors.shape
             np.testing.assert_allclose(found, embedding.vectors, rtol=0, atol=TOLERANCE)
+
+
+def lowest_layer(model: BiLM, name: str) -> BiLM:
+    """Return a model with the lowest recurrent layer of a model of `MODELS` only."""
+    settings = ModelSettings(
+        model=ModelConfig.model_validate(MODELS[name]),
+        vocabulary=model.tokenizer.vocabulary,
+        cutoffs=(20, 50),
+        boundary="bos_eos",
+        cleaning=CleaningConfig(),
+        head=False,
+    )
+    parts = Parts(settings, model.network.state_dict(), model.tokenizer)
+    kept = reduce_model(parts, Reduction(layers=1)).parts
+    network = network_of_weights(kept.settings, kept.weights)
+    return BiLM(network, kept.tokenizer, settings.cleaning, settings.boundary)
+
+
+@pytest.mark.parametrize("name", ["characters", "gru", "hgrn2"])
+def test_kept_layers_of_a_smaller_model_are_equal_to_the_bit(name: str) -> None:
+    full = make_model(name)
+    texts = texts_of(3, 9)
+    layers = [
+        onnxruntime.InferenceSession(onnx_file(model)).run(None, feeds_of(model, texts))[0]
+        for model in (full, lowest_layer(full, name))
+    ]
+    np.testing.assert_array_equal(layers[1], layers[0][:2])
 
 
 def test_a_stream_is_the_forward_half() -> None:

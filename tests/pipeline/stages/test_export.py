@@ -14,7 +14,9 @@ from biloom import BiLM
 from lightning_modules.evaluation.scoring import score_texts
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from preprocess.errors import UserError
+from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import check_files, read_manifest, write_manifest
+from preprocess.shards.format import Corpus
 from preprocess.tokenizers.load import load_tokenizer
 
 Tiny = Any  # of conftest.py
@@ -215,3 +217,108 @@ def test_a_tied_adaptive_input_needs_its_output_layer(tiny: Tiny, tmp_path: Path
     tiny.run("train", tmp_path, *tied)
     with pytest.raises(UserError, match=r"the input vectors are in the output layer"):
         export(tiny, tmp_path, tmp_path / "bare", "export.head=false", *tied)
+
+
+def test_a_smaller_model_keeps_its_lowest_layers_and_most_frequent_words(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    options = ("export.head=false", "export.layers=1", "export.vocabulary=40")
+    output = (tmp_path / "one", tmp_path / "two")
+    manifest, printed = tiny.run(
+        "export", output[0], f"export.checkpoint={trained}/train", *options
+    )
+    exact = BiLM.from_pretrained(trained / "export")
+    model = BiLM.from_pretrained(output[0] / "export")
+    counts = Corpus.open(str(tiny.root / "prepare")).counts()
+    words = [exact.tokenizer.spelling(n) for n in (3, 20, 39, 40, 90)]
+    full, small = (one.embed([" ".join(words[:3])])[0] for one in (exact, model))
+
+    assert model.tokenizer.encode([" ".join(words)])[0].tolist() == [3, 20, 39, 0, 0]
+    np.testing.assert_array_equal(small.vectors, full.vectors[:2])
+    share = 100 * counts[40:].sum() / counts.sum()
+    lines = [
+        "Recurrent layers: the lowest 1 of 2, so each token has 2 layers of vectors, equal to those of the "
+        "full model.",
+        f"Vocabulary: the first 40 of {len(counts)} ids; share of the training corpus's tokens whose words are "
+        f"dropped: {share:.3g} %.",
+    ]
+    card = (output[0] / "export" / "README.md").read_text()
+    for line in lines:
+        assert line in printed
+        assert f"- {line}" in card
+    assert "Any perplexities on this card are those of the full model." in card
+    smaller = manifest.details["smaller"]
+    assert smaller["layers"] == [2, 1]
+    assert smaller["parameters"] == [exact_parameters(exact), manifest.details["parameters"]]
+    assert manifest.details["parameters"] == sum(p.numel() for p in model.network.parameters())
+    # The corpus decides no byte of the model.
+    without = (*options, f"train.corpus={tmp_path}/gone")
+    again, printed = tiny.run("export", output[1], f"export.checkpoint={trained}/train", *without)
+    assert again.content == manifest.content != read_manifest(str(trained / "export")).content
+    assert "not known, because the training corpus is not at hand" in printed
+
+
+def exact_parameters(model: BiLM) -> int:
+    return sum(parameter.numel() for parameter in model.network.parameters())
+
+
+def test_a_low_rank_input_can_score_and_its_error_is_told(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    options = (f"export.checkpoint={trained}/train", "export.input_rank=2", "export.weights=int8")
+    manifest, printed = tiny.run("export", tmp_path, *options)
+    model = BiLM.from_pretrained(tmp_path / "export")
+
+    assert model.network.state_dict()["input.embedding.weight"].shape[1] == 2
+    error = manifest.details["smaller"]["input_error"]
+    assert f"Input matrix: rank 2 of 4; relative error {error:.3g}, weighted by" in printed
+    assert score_texts(model, TEXTS)[0].log_probability < 0
+
+
+def test_a_later_evaluation_keeps_what_the_card_says_of_a_smaller_model(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained / "train", tmp_path / "train")
+    tiny.run("export", tmp_path, "export.input_rank=2")
+    _, printed = tiny.run("evaluate", tmp_path)
+
+    assert "updated the model card" in printed
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert "## Made smaller" in card
+    assert "Not measured" not in card
+
+
+def test_a_finished_export_without_the_settings_of_smaller_models_stays_valid(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    folder = str(tmp_path / "run" / "export")
+    manifest = read_manifest(folder)
+    new = ("export.layers", "export.input_rank", "export.vocabulary")
+    asked = {key: value for key, value in manifest.asked.items() if key not in new}
+    write_manifest(folder, replace(manifest, asked=asked, fingerprint=fingerprint(asked)))
+    _, printed = tiny.run("export", tmp_path / "run")
+
+    assert "already done" in printed
+
+
+def test_a_smaller_export_that_cannot_be_is_refused(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"^export\.layers: the output layer reads the top layer"):
+        tiny.run("export", tmp_path, f"export.checkpoint={trained}/train", "export.layers=1")
+    for name, least in (("layers", 1), ("input_rank", 1), ("vocabulary", 4)):
+        with pytest.raises(UserError, match=rf"export\.{name}: must be .* of at least {least} or"):
+            tiny.config(tmp_path, f"export.{name}={least - 1}")
+
+
+def test_a_damaged_corpus_does_not_stop_a_smaller_export(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny.root / "prepare", tmp_path / "prepare")
+    (tmp_path / "prepare" / "counts.npy").write_bytes(b"damaged")
+    options = ("export.head=false", "export.vocabulary=40", f"train.corpus={tmp_path}/prepare")
+    _, printed = tiny.run("export", tmp_path, f"export.checkpoint={trained}/train", *options)
+
+    assert "the share of unknown tokens is not known: " in printed
+    assert "counts.npy" in printed

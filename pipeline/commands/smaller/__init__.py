@@ -1,0 +1,1 @@
+"""`biloom shrink`: a smaller model folder from a model folder."""

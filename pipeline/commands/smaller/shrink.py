@@ -1,0 +1,133 @@
+"""`biloom shrink`: a model folder to a smaller one, without training."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_modules.models.model_folder import TYPE_VECTORS, load_network, save_model
+from lightning_modules.models.model_settings import ModelSettings
+from lightning_modules.models.smaller.parts import OF_COMMAND, Parts, Reduction, SmallerError
+from lightning_modules.models.smaller.reduce import changed_settings, reduce_model
+from pipeline.console import Console, count
+from pipeline.lifecycle.task_folder import is_made
+from pipeline.reports.card_file import CARD, SMALLER
+from pipeline.reports.smaller_model import described, section
+from pipeline.version import biloom_version
+from preprocess.errors import one_line
+from preprocess.files import storage
+from preprocess.files.fingerprint import fingerprint
+from preprocess.files.manifest import (
+    FileRecord,
+    Manifest,
+    content_hash,
+    hash_file,
+    read_manifest,
+    record_of,
+    write_manifest,
+)
+from preprocess.files.verified import read_verified
+from preprocess.shards.format import Corpus
+from preprocess.tokenizers.load import load_tokenizer
+
+
+class Asked(NamedTuple):
+    """The options of the command, which decide its result together with the model.
+
+    Attributes:
+        layers, input_rank, vocabulary: as in `Reduction`.
+        weights: type of the stored weights; None: that of the model.
+        no_head: whether to leave the output layer out.
+    """
+
+    layers: int | None
+    input_rank: int | None
+    vocabulary: int | None
+    weights: str | None
+    no_head: bool
+
+
+def shrink(model: str, folder: str, options: Asked, corpus: str | None = None) -> None:
+    """Write a smaller model folder.
+
+    Args:
+        model: folder or URL of a finished model.
+        folder: the model folder to write.
+        options: what to make smaller.
+        corpus: folder or URL of the prepared training corpus, which decides nothing but tells the share
+            of unknown tokens; None if it is not at hand.
+
+    Raises:
+        ManifestError: there is no finished model or corpus.
+        ShardError: the counts of the corpus are damaged.
+        ModelError: the model is damaged.
+        SmallerError: nothing is asked, or the model cannot be made smaller in this way.
+        StageError: the folder has another result or other files.
+    """
+    if options == Asked(None, None, None, None, False):
+        raise SmallerError(
+            "nothing to make smaller; give --layers, --input-rank, --vocabulary, --weights or --no-head"
+        )
+    console = Console()
+    manifest = read_manifest(model, "export")
+    asked = {"stage": "export", "model": manifest.content, **options._asdict()}
+    names = {file.name for file in manifest.files}
+    if is_made(folder, asked, names, "a model", console):
+        return
+    network, saved, vectors = load_network(model)
+    weights = network.state_dict() | ({} if vectors is None else {TYPE_VECTORS: vectors})
+    present = ModelSettings.model_validate(saved)
+    if options.no_head and present.model.tied and present.model.input.kind == "adaptive":
+        raise SmallerError(
+            "--no-head: the output layer has the input vectors (model.tied); leave --no-head out"
+        )
+    wanted = present.model_copy(
+        update={
+            "head": present.head and not options.no_head,
+            "weights": options.weights or present.weights,
+        }
+    )
+    counts = None if corpus is None else _counts(corpus, present)
+    reduction = Reduction(options.layers, options.input_rank, options.vocabulary, OF_COMMAND)
+    parts, changes = reduce_model(Parts(wanted, weights, load_tokenizer(model)), reduction, counts)
+    saved = {**saved, **changed_settings(present, parts.settings)}
+    made = [
+        FileRecord(name, *hash_file(storage.join(folder, name)))
+        for name in save_model(folder, parts.weights, saved, parts.tokenizer)
+    ]
+    card = (
+        read_verified(model, manifest, CARD) if CARD in names else b""
+    ) + f"\n{section(changes)}".encode()
+    storage.write_bytes(storage.join(folder, CARD), card)
+    result = Manifest(
+        stage="export",
+        stage_version=1,
+        biloom=biloom_version(),
+        fingerprint=fingerprint(asked),
+        content=content_hash(made),
+        asked=asked,
+        files=(*made, record_of(CARD, card)),
+        details={
+            **saved,
+            "parameters": changes.parameters[1],
+            SMALLER: changes.model_dump(mode="json"),
+        },
+    )
+    write_manifest(folder, result)
+    for line in described(changes):
+        console.line(line)
+    before = sum(file.bytes for file in manifest.files)
+    console.line(
+        f"{one_line(folder)}: {count(sum(file.bytes for file in made))}B, before {count(before)}B"
+    )
+
+
+def _counts(corpus: str, model: ModelSettings) -> npt.NDArray[np.uint64]:
+    """Return how often each id of a model occurs in a corpus, (vocabulary,)."""
+    opened = Corpus.open(corpus)
+    if opened.manifest.details["tokenizer"] != model.tokenizer:
+        raise SmallerError(
+            f"--corpus: {one_line(corpus)} was prepared with another tokenizer than that of the model; name "
+            "the corpus that the model was trained on, or leave --corpus out"
+        )
+    return opened.counts()
