@@ -18,6 +18,8 @@ BATCH_TOKENS = 8192
 GPU_FACTOR = 4
 """The factor by which windows and batches of the embed stage are larger on a GPU, which needs many rows to be
 busy. At ELMo's size a window takes 1 GB of the host's memory, twice while it is written."""
+FIXED_ROWS, FIXED_TOKENS = 8, 128
+"""Texts in each batch of `plan_fixed_batches`, and the tokens above which a text is a batch by itself."""
 CHARACTERS_A_TOKEN = 2
 """Assumed length of a token; a wrong guess changes only the size of a window."""
 
@@ -77,4 +79,30 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
             batches[-1].append(number)
         else:
             batches.append([number])
+    return batches
+
+
+def plan_fixed_batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Group texts so that the shape of a text's batch depends on its own length only.
+
+    The vectors of a text are then equal to the bit, whatever other texts are computed with it.
+
+    Args:
+        lengths: number of tokens of each text.
+
+    Returns:
+        Indices of the texts of each batch. A batch has `FIXED_ROWS` texts of equal length; if there are
+        fewer, its first text is repeated. A text of more than `FIXED_TOKENS` tokens is a batch by itself.
+    """
+    batches: list[list[int]] = []
+    of_length: dict[int, list[int]] = {}
+    for number, length in enumerate(lengths):
+        if length > FIXED_TOKENS:
+            batches.append([number])
+        else:
+            of_length.setdefault(length, []).append(number)
+    for numbers in of_length.values():
+        for start in range(0, len(numbers), FIXED_ROWS):
+            batch = numbers[start : start + FIXED_ROWS]
+            batches.append([*batch, *batch[:1] * (FIXED_ROWS - len(batch))])
     return batches

@@ -41,7 +41,6 @@ from preprocess.shards.stream import boundary_ids
 from preprocess.text.cleaning import Cleaner
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.aligned_text import TextAligner, Tokenised
-from preprocess.tokenizers.base import Token
 from preprocess.tokenizers.load import Tokenizer, load_tokenizer
 from preprocess.tokenizers.spellings import Spellings
 
@@ -293,41 +292,48 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
         """
         selection.check(self.depth)
         read = self.reader.read(texts, selection.segmenter)
-        with self.encoder.inference():
-            return self._embed(read, selection, batch_tokens, warm_up, memory_bytes, advance)
+        batches = plan_batches([len(text.tokens) for text in read], batch_tokens)
+        return self.embed_batches(read, selection, batches, warm_up, memory_bytes, advance)
 
-    def _embed(
+    def embed_batches(
         self,
         read: Sequence[Tokenised],
         selection: Selection,
-        batch_tokens: int,
-        warm_up: bool,
-        memory_bytes: int,
-        advance: Advance,
+        batches: Sequence[Sequence[int]],
+        warm_up: bool = False,
+        memory_bytes: int = 1 << 28,
+        advance: Advance = lambda _: None,
     ) -> list[Embedding]:
-        state = self._first_state(warm_up)
+        """Return the vectors of texts that ``reader`` has read, computed in the given batches.
+
+        ``batches`` holds the indices of the texts of each batch, as `plan_batches` returns them; a
+        batch may repeat a text.
+        """
         needed = selection.read_layers(self.depth)
         new = partial(allocate, memory_bytes=memory_bytes)
         found: dict[int, npt.NDArray[np.float32]] = {}
-        encode = self.encoder.encode
-        if selection.kind == "gradient":
-            encode = GradientEncoder(self.encoder, self.network, self.starts, selection.path).encode
         units = [units_of(text, selection.unit) for text in read]
-        self.encoder.learn((text.tokens for text in read), advance)
-        for batch in plan_batches([len(text.tokens) for text in read], batch_tokens):
-            tokens_of = [read[number].tokens for number in batch]
-            arrays = [new((len(needed), len(tokens), self.dim)) for tokens in tokens_of]
-            encode(tokens_of, needed, state, [partial(put, array) for array in arrays], advance)
-            for number, array in zip(batch, arrays, strict=True):
-                found[number] = selection.of(array, units[number][1], self.network.directions, new)
-        by_spaces = selection.unit == "word"
+        with self.encoder.inference():
+            state = self._first_state(warm_up)
+            encode = self.encoder.encode
+            if selection.kind == "gradient":
+                gradients = GradientEncoder(self.encoder, self.network, self.starts, selection.path)
+                encode = gradients.encode
+            self.encoder.learn((text.tokens for text in read), advance)
+            for batch in batches:
+                tokens_of = [read[number].tokens for number in batch]
+                arrays = [new((len(needed), len(tokens), self.dim)) for tokens in tokens_of]
+                encode(tokens_of, needed, state, [partial(put, one) for one in arrays], advance)
+                for number, array in dict(zip(batch, arrays, strict=True)).items():
+                    spans = units[number][1]
+                    found[number] = selection.of(array, spans, self.network.directions, new)
         return [
             Embedding(
                 text.text,
                 units[number][0],
                 found[number],
-                self._truncated(text.tokens),
-                by_spaces and text.lacks_spaces,
+                0 if self._spellings is None else self._spellings.truncated(text.tokens),
+                selection.unit == "word" and text.lacks_spaces,
             )
             for number, text in enumerate(read)
         ]
@@ -342,9 +348,3 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
             )
         [text] = self.reader.read([self.warm_up])
         return self.encoder.state_after(text.tokens, zero)
-
-    def _truncated(self, tokens: Iterable[Token]) -> int:
-        """Return the number of words that are longer than the model reads."""
-        if self._spellings is None:
-            return 0
-        return sum(self._spellings.speller.truncates(token.spelling) for token in tokens)

@@ -8,6 +8,7 @@ from argparse import Namespace
 from pipeline.commands.command import Command, Group
 from pipeline.commands.look.command import LOOK
 from pipeline.commands.portable.command import EXPORT_ONNX
+from pipeline.commands.serving.command import SERVE
 from pipeline.commands.smaller.command import SHRINK
 from pipeline.commands.stage_commands import STAGE_COMMANDS
 from pipeline.commands.tasks.registry import TASK_COMMANDS
@@ -316,6 +317,7 @@ COMMANDS: dict[str, Command | Group] = {
     ),
     "export-onnx": EXPORT_ONNX,
     "shrink": SHRINK,
+    "serve": SERVE,
     "completion": Command(
         "print the script that completes commands and settings in a shell",
         _completion,

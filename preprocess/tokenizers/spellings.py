@@ -4,13 +4,13 @@ A word is represented by its characters between a begin mark and an end mark. Ch
 into the fixed length are cut off. For our own models and ELMo archives a character is a UTF-8 byte.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.tokenizers.base import BOS, EOS
+from preprocess.tokenizers.base import BOS, EOS, Token
 
 # Character ids are byte values and marks, as in ELMo's training code (bilm-tf,
 # `UnicodeCharsVocabulary`); in ELMo's weight files each is one higher.
@@ -137,6 +137,10 @@ class Spellings:
         rows[kept] = self._rows[frequent]
         rows[~kept] = self._spell(ids[~kept])
         return rows
+
+    def truncated(self, tokens: Iterable[Token]) -> int:
+        """Return the number of tokens that are longer than the model reads."""
+        return sum(self.speller.truncates(token.spelling) for token in tokens)
 
     def _spell(self, ids: npt.NDArray[np.int64]) -> Characters:
         rows = self.speller.spell([self.spelling(token) for token in ids.tolist()])

@@ -50,6 +50,8 @@ NOT_RUN = {
     r"(kubectl|sbatch) ": "a cluster; tests/deploy checks the files and starts SLURM",
     r"ssh ": "another machine",
     r"biloom export-onnx ": "some 20 s; tests/pipeline/commands/portable runs it",
+    r"biloom serve ": "it serves until a signal; tests/pipeline/commands/serving starts it",
+    r"curl ": "a server must run; tests/pipeline/serving sends such requests",
     r"(npm|node) ": "packages of npm; tests/examples/test_onnx_node.py runs the example where they are",
     r"(torchrun|srun) ": "a launcher; test_processes.py sets its variables",
 }

@@ -3,7 +3,13 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_modules.vectors.batches import plan_batches, window_characters
+from lightning_modules.vectors.batches import (
+    FIXED_ROWS,
+    FIXED_TOKENS,
+    plan_batches,
+    plan_fixed_batches,
+    window_characters,
+)
 
 
 @settings(deadline=None)
@@ -15,6 +21,18 @@ def test_batches_hold_every_text_once_within_their_size(lengths: list[int], toke
     for batch in batches:
         longest = max(lengths[n] for n in batch)
         assert len(batch) == 1 or len(batch) * max(1, longest) <= tokens
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2 * FIXED_TOKENS), max_size=60))
+def test_the_shape_of_a_fixed_batch_depends_on_the_length_of_each_text(lengths: list[int]) -> None:
+    batches = plan_fixed_batches(lengths)
+
+    assert sorted({n for batch in batches for n in batch}) == list(range(len(lengths)))
+    assert len({n for batch in batches for n in batch}) == sum(len({*batch}) for batch in batches)
+    for batch in batches:
+        [length] = {lengths[n] for n in batch}
+        assert len(batch) == (1 if length > FIXED_TOKENS else FIXED_ROWS)
 
 
 def test_windows_are_larger_on_a_gpu_by_a_fixed_factor() -> None:

@@ -1,0 +1,1 @@
+"""Vectors of texts that arrive one by one: a model or a cache, and the queue of their computation."""

@@ -1,0 +1,1 @@
+"""The HTTP server of vectors: requests, answers, metrics, and the process that serves them."""
