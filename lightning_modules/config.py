@@ -8,7 +8,9 @@ from lightning_modules.recurrent_config import (
     MAX_LAYERS,
     MAX_WIDTH,
     LSTMConfig,
+    NoRecurrenceConfig,
     RecurrentConfig,
+    TrainableRecurrentConfig,
 )
 from preprocess.section import Section
 
@@ -163,6 +165,7 @@ HeadConfig = Annotated[
 
 
 INPUT = "input encoder: ids or spellings to vectors, shared by both directions"
+RECURRENT = "recurrent stack, one per direction"
 
 
 class ModelConfig(Section):
@@ -174,9 +177,7 @@ class ModelConfig(Section):
         "language model only",
     )
     input: InputConfig = Field(EmbeddingInputConfig(), description=INPUT)
-    recurrent: RecurrentConfig = Field(
-        LSTMConfig(), description="recurrent stack, one per direction"
-    )
+    recurrent: RecurrentConfig = Field(LSTMConfig(), description=RECURRENT)
     head: HeadConfig = Field(
         AdaptiveSoftmaxConfig(), description="output layer, shared by both directions"
     )
@@ -203,6 +204,11 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "ModelConfig":
+        if isinstance(self.recurrent, NoRecurrenceConfig) and self.directions != "forward":
+            raise ValueError(
+                "recurrent.kind none has no directions; set directions to forward, so that a vector is not "
+                "stored twice"
+            )
         adaptive = isinstance(self.head, AdaptiveSoftmaxConfig)
         if isinstance(self.input, AdaptiveInputConfig) and not adaptive:
             raise ValueError(
@@ -242,10 +248,11 @@ class ModelConfig(Section):
 class TrainableModelConfig(ModelConfig):
     """The network: input encoder, recurrent stack, output layer.
 
-    All networks but those that are only imported.
+    All networks but those that are only imported or distilled.
     """
 
     input: TrainableInputConfig = Field(EmbeddingInputConfig(), description=INPUT)
+    recurrent: TrainableRecurrentConfig = Field(LSTMConfig(), description=RECURRENT)
 
 
 Unit = Literal["token", "word", "sentence"]

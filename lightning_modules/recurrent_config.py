@@ -151,6 +151,36 @@ class SRUConfig(Section):
         return self.hidden
 
 
-RecurrentConfig = Annotated[
+class NoRecurrenceConfig(Section):
+    """No recurrent layers: a token has its input vector in every text.
+
+    Only static models have it (`biloom distill`). They cannot be trained as a language model, because
+    nothing would carry a text from one token to the next.
+    """
+
+    kind: Literal["none"] = "none"
+    hidden: int = Field(256, ge=1, le=MAX_WIDTH, description="width of the vectors")
+
+    @property
+    def layers(self) -> int:
+        """0."""
+        return 0
+
+    @property
+    def residual(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def direction_width(self) -> int:
+        """Width of the vectors."""
+        return self.hidden
+
+
+TrainableRecurrentConfig = Annotated[
     LSTMConfig | GRUConfig | HGRN2Config | SRUConfig, Field(discriminator="kind")
+]
+RecurrentConfig = Annotated[
+    LSTMConfig | GRUConfig | HGRN2Config | SRUConfig | NoRecurrenceConfig,
+    Field(discriminator="kind"),
 ]

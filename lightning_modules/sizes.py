@@ -15,7 +15,13 @@ from lightning_modules.config import (
     WordCharCNNInputConfig,
 )
 from lightning_modules.nn.heads.cutoffs import tail_widths
-from lightning_modules.recurrent_config import GRUConfig, HGRN2Config, RecurrentConfig, SRUConfig
+from lightning_modules.recurrent_config import (
+    GRUConfig,
+    HGRN2Config,
+    NoRecurrenceConfig,
+    RecurrentConfig,
+    SRUConfig,
+)
 from preprocess.tokenizers.spellings import CHARACTERS
 
 
@@ -76,6 +82,8 @@ def _stack_parameters(config: RecurrentConfig) -> int:
 
 def _layer_parameters(config: RecurrentConfig) -> int:
     width, hidden = config.direction_width, config.hidden
+    if isinstance(config, NoRecurrenceConfig):
+        return 0
     if isinstance(config, SRUConfig):
         return hidden * (3 * hidden + 2)
     if isinstance(config, HGRN2Config):
@@ -195,6 +203,8 @@ def _char_cnn_products(config: CharCNNInputConfig, width: int, length: float) ->
 
 def _layer_products(config: RecurrentConfig) -> float:
     width = config.direction_width
+    if isinstance(config, NoRecurrenceConfig):
+        return 0
     if isinstance(config, SRUConfig):
         return 3 * config.hidden * width
     if isinstance(config, HGRN2Config):

@@ -34,6 +34,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "hgrn2": {"recurrent": {"kind": "hgrn2", "hidden": 24, "projection": 14, "expansion": 8}},
     "sru": {"recurrent": {"kind": "sru", "hidden": 18}},
     "forward": {"recurrent": LSTM, "directions": "forward"},
+    "static": {"recurrent": {"kind": "none", "hidden": 12}, "directions": "forward"},
     "plain": {
         "recurrent": {
             **{"kind": "lstm", "hidden": 16, "projection": None, "layers": 3, "residual": False},

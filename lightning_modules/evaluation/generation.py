@@ -176,7 +176,7 @@ class _Reader:
     def _run(self, x: Tensor) -> Tensor:
         run = self._network.recurrent(x, self._state, training=False)
         self._state = run.state
-        top: Tensor = run.outputs[-1][self._direction, -1]  # (1, direction_width)
+        top: Tensor = run.top[self._direction, -1]  # (1, direction_width)
         return top
 
     def _predicted(self, hidden: Tensor) -> Tensor:

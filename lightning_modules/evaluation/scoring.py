@@ -117,4 +117,4 @@ def target_losses(
         run = network.recurrent(x, state, training=False)
         state = run.state
         ids = torch.from_numpy(padded[:, part]).to(state.device)
-        yield network.target_nll(run.outputs[-1], Window(ids, ids), training=False)
+        yield network.target_nll(run.top, Window(ids, ids), training=False)

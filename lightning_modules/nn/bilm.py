@@ -18,11 +18,16 @@ from lightning_modules.nn.inputs.adaptive_input import AdaptiveInput
 from lightning_modules.nn.inputs.embedding import TokenEmbedding, build_input
 from lightning_modules.nn.recurrent.stack import Recurrent
 from lightning_modules.nn.window import Types, Window
+from lightning_modules.recurrent_config import NoRecurrenceConfig
 from preprocess.errors import UserError
 
 NO_HEAD = (
     "this model has no output layer, so it cannot score or generate text, or be trained; export it again "
-    "with export.head=true (an imported ELMo model never has one)"
+    "with export.head=true (an imported ELMo model or a static model never has one)"
+)
+NO_RECURRENCE = (
+    "model.recurrent.kind none is that of static models, which predict nothing and cannot be trained as a "
+    "language model; use lstm, gru, hgrn2 or sru"
 )
 NOT_TRAINED = (
     "model.input.kind word_char_cnn is the input of imported ELMoForManyLangs models, which have no output "
@@ -94,10 +99,12 @@ class BiLMNetwork(nn.Module):
 
     Raises:
         UserError: cutoffs do not increase within the vocabulary, ranks are not a permutation, or an
-            output layer is wanted for the input of an imported model.
+            output layer is wanted for the input of an imported model or without recurrent layers.
 
     Attributes:
         directions: 2, or 1 for a forward language model only.
+        reading_directions: directions that have read a text up to a token: as ``directions``, but 0
+            without recurrent layers.
         direction_width: width of one direction's output.
         width: width of all directions' outputs together.
         output_vocabulary: number of ids that can be predicted; others count as the unknown id.
@@ -114,7 +121,10 @@ class BiLMNetwork(nn.Module):
         super().__init__()
         if head and isinstance(config.input, WordCharCNNInputConfig):
             raise UserError(NOT_TRAINED)
+        if head and isinstance(config.recurrent, NoRecurrenceConfig):
+            raise UserError(NO_RECURRENCE)
         self.directions = config.direction_count
+        self.reading_directions = self.directions if config.recurrent.layers else 0
         self.direction_width = config.recurrent.direction_width
         self.width = self.directions * self.direction_width
         self.output_vocabulary = config.predictable_ids(vocabulary)
@@ -167,7 +177,7 @@ class BiLMNetwork(nn.Module):
         """
         x = self.input(window.inputs, training=False)
         run = self.recurrent(x, state, window.resets, training=False)
-        return self.target_nll(run.outputs[-1], window, training=False), run.state
+        return self.target_nll(run.top, window, training=False), run.state
 
     def loss(self, window: Window, state: Tensor, penalties: bool = False) -> Losses:
         """Return the losses of a window.
@@ -178,7 +188,7 @@ class BiLMNetwork(nn.Module):
             penalties: whether to compute `Losses.activation` and `Losses.change`.
         """
         run = self.recurrent(self.input(window.inputs), state, window.resets)
-        top = run.outputs[-1]  # (directions, time, rows, direction_width)
+        top = run.top  # (directions, time, rows, direction_width)
         predicted = (window.targets >= 0).sum((1, 2)).clamp(min=1)  # (directions,)
         losses = Losses(self.target_nll(top, window).sum((1, 2)) / predicted, run.state)
         if not penalties:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules.nn.inputs.char_cnn import CharCNN
+from lightning_modules.portable.errors import PortableError
 from lightning_modules.portable.inputs import IdInput, SpelledInput
 from lightning_modules.portable.recurrence import steps_of
 from lightning_modules.vectors.pretrained import BiLM
@@ -48,7 +49,7 @@ class _Directions(nn.Module):
             for one in range(directions)
         ]
         self.layers = nn.ModuleList(map(nn.ModuleList, steps))
-        self.state_width = sum(steps[0][0].widths)
+        self.state_width = sum(steps[0][0].widths) if steps[0] else 0
 
     def read(self, ids: Tensor, characters: Tensor | None) -> Tensor:
         """Return the vectors of layer 0, (batch, time, width)."""
@@ -135,6 +136,10 @@ class StreamNetwork(nn.Module):
         model: as in `TextNetwork`.
 
     Raises:
+        PortableError: the model's layers cannot be exported, or it has none, so that nothing depends on the
+            part before.
+
+    Raises:
         PortableError: the model's layers cannot be exported.
     """
 
@@ -142,6 +147,11 @@ class StreamNetwork(nn.Module):
 
     def __init__(self, model: BiLM) -> None:
         super().__init__()
+        if model.depth == 1:
+            raise PortableError(
+                "the model has no recurrent layers, so a text in parts has the vectors of the whole text; "
+                "use model.onnx, and leave --stream out"
+            )
         self.parts = _Directions(model, 1)
         network = model.network
         directions = network.directions

@@ -27,6 +27,13 @@ TOKENISERS = {
     "`moved_ids` of `interface.json` lists.",
 }
 
+LAYERS = """\
+The model computes a vector for each token of a text in each of {layers} layers of a {what} language model:
+layer 0 is the input, layer {top} the top."""
+STATIC = """\
+The model is a table with a vector for each token of its vocabulary; the text around a token does not change
+it. There is one layer, layer 0."""
+
 STREAM = """
 ## `stream.onnx`: text that arrives in parts
 
@@ -43,8 +50,7 @@ The backward direction reads a text from its end, so its vectors exist only when
 README = """\
 # A biloom model as ONNX
 
-The model computes a vector for each token of a text in each of {layers} layers of a {what} language model:
-layer 0 is the input, layer {top} the top. A vector has {dim} numbers{halves}. The vectors are those of
+{about} A vector has {dim} numbers{halves}. The vectors are those of
 `BiLM.embed(texts)` in biloom, within 0.0001 of a layer's largest value, whatever the batch. Opset {opset};
 ONNX Runtime reads it since version 1.14. `interface.json` holds all of this for programs.
 
@@ -69,11 +75,17 @@ adds the tokens that training put before and after a text. Positions past a text
 {stream}
 ## One vector per word
 
-A word of several tokens: take the forward half of the vector at its last token, and the backward half at its
-first token, because there each direction has read the whole word.
+A word of several tokens: {words}.
 
 Made by {versions}.
 """
+
+WORDS = {
+    True: "take the forward half of the vector at its last token, and the backward half at its first token, "
+    "because there each direction has read the whole word",
+    False: "take the mean of the vectors of its tokens",
+}
+"""The vector of a word of several tokens, with and without recurrent layers."""
 
 FILES = {
     "model.onnx": "all layers of whole texts",
@@ -95,13 +107,13 @@ def readme(interface: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
         names: the other files in the folder.
     """
     files, both = interface["files"], interface["directions"] == 2
+    layers, what = interface["layers"], "bidirectional" if both else "forward"
     stream = ""
     if "stream" in files:
         stream = STREAM.format(tables=_tables(files["stream"]))
     text = README.format(
-        layers=interface["layers"],
-        top=interface["layers"] - 1,
-        what="bidirectional" if both else "forward",
+        about=STATIC if layers == 1 else LAYERS.format(layers=layers, top=layers - 1, what=what),
+        words=WORDS[layers > 1],
         dim=interface["dim"],
         halves=": the forward half, then the backward half" if both else "",
         opset=interface["opset"],

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lightning_modules.tasks.threads import embedding_threads
 from lightning_modules.vectors.batches import plan_batches
 from lightning_modules.vectors.pretrained import BiLM
-from lightning_modules.vectors.selection import Text, units_of
+from lightning_modules.vectors.selection import Selection, Text, units_of
 from lightning_modules.vectors.streams import in_text_order
 from preprocess.tokenizers.aligned_text import Tokenised
 
@@ -24,7 +24,8 @@ Pooling = Literal["mean", "max", "mean_max"]
 class RunningPool:
     """Mean and maximum over the units of a text, whose vectors arrive in parts.
 
-    A word's vector has the forward half of its last token and the backward half of its first.
+    A word's vector has the forward half of its last token and the backward half of its first, so the model
+    must have recurrent layers if ``unit`` is "word".
 
     Args:
         text: the text.
@@ -98,6 +99,8 @@ def pooled_units(
     """
     read = model.reader.read(texts)
     model.reader.warn_of_no_spaces([unit == "word" and text.lacks_spaces for text in read])
+    if unit == "word" and not model.network.reading_directions:
+        return _pooled_means(model, texts, pooling, batch_tokens)
     found: dict[int, RunningPool] = {}
     with embedding_threads(model, batch_tokens), model.encoder.inference():
         state = model.network.zero_state(1)
@@ -113,3 +116,20 @@ def pooled_units(
             )
             found.update(zip(batch, pools, strict=True))
     return [(found[n].pooled(pooling), found[n].units) for n in range(len(texts))]
+
+
+def _pooled_means(
+    model: BiLM, texts: Sequence[Text], pooling: Pooling, batch_tokens: int
+) -> list[tuple[Floats, int]]:
+    """Return `pooled_units` of words whose vectors are the means of their tokens."""
+    pooled = []
+    for one in model.embed_selection(texts, Selection("all", "word"), batch_tokens):
+        parts = []
+        units = one.vectors.shape[1]
+        if pooling in ("mean", "mean_max"):
+            total = one.vectors.sum(1, dtype=np.float64)
+            parts.append((total / max(units, 1)).astype(np.float32))
+        if pooling in ("max", "mean_max"):
+            parts.append(one.vectors.max(1, initial=-np.inf if units else 0))
+        pooled.append((np.concatenate(parts, 1), units))
+    return pooled

@@ -38,7 +38,8 @@ def embedding_threads(model: BiLM, batch_tokens: int) -> AbstractContextManager[
     parts: list[nn.Module] = [network.recurrent]
     if isinstance(network.input, CharCNN):
         parts.append(network.input)
-    weights = max(weight.numel() for part in parts for weight in part.parameters())
+    # A model without recurrent layers has no products.
+    weights = max((weight.numel() for part in parts for weight in part.parameters()), default=0)
     return threads_for(weights, max(1, batch_tokens // TYPICAL_TOKENS))
 
 

@@ -51,7 +51,7 @@ class TunedModel(nn.Module):
         """
         self.model.check_batch(batch)
         tokens = self.model(batch.ids, batch.lengths, batch.spellings)
-        directions = self.model.network.directions
+        directions = self.model.network.reading_directions
         return Padded(batch.pool(tokens, directions=directions), batch.units)
 
     def parameter_groups(self, config: FinetuneConfig) -> list[dict[str, Any]]:

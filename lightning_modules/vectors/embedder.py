@@ -149,7 +149,7 @@ class BiLMEmbedder(nn.Module):
         if self._layer_norm:
             layers = normalize_layers(layers, batch.lengths)
         # A mix is linear, so mixing after pooling gives the same vectors with less work.
-        units = batch.pool(layers, self._pooling, model.network.directions)
+        units = batch.pool(layers, self._pooling, model.network.reading_directions)
         vectors = []
         for mix in self.mixes:
             assert isinstance(mix, ScalarMix)

@@ -29,6 +29,7 @@ from lightning_modules.vectors.streams import (
     distribute,
     mirror_of,
     to_device,
+    to_host,
 )
 from lightning_modules.vectors.type_vectors import BEGIN, END, Advance, TypeVectors
 from preprocess.tokenizers.base import BOS, EOS, Token
@@ -214,6 +215,9 @@ class Encoder:
         Raises:
             VectorError: if a vector holds NaN or infinity.
         """
+        if not self._network.reading_directions and self._types is None:
+            self._look_up(texts, layers, puts, advance)
+            return
 
         def chunks(texts: Sequence[Sequence[Token]]) -> Iterator[tuple[int, list[Tensor]]]:
             states = state.expand(-1, -1, len(texts), -1)
@@ -222,6 +226,31 @@ class Encoder:
                 advance(read[0].shape[1] * read[0].shape[2])
 
         distribute(chunks, texts, puts, [f"layer {layer} of a text" for layer in layers])
+
+    def _look_up(
+        self,
+        texts: Sequence[Sequence[Token]],
+        layers: Sequence[int],
+        puts: Sequence[Put],
+        advance: Advance,
+    ) -> None:
+        """Do the work of `encode` for a model without recurrent layers, which reads no boundary token."""
+        device = next(self._network.parameters()).device
+        ids = np.array([token.id for text in texts for token in text], np.int64)
+        ends = np.cumsum([len(text) for text in texts])
+        for start in range(0, len(ids), GPU_POSITIONS):
+            part = ids[start : start + GPU_POSITIONS]
+            read = to_device(part, device)[None, :, None]
+            [vectors] = to_host([self._network.input(read, training=False)])()
+            if not np.isfinite(vectors).all():
+                raise VectorError("layer 0 of a text")
+            first, last = np.searchsorted(ends, [start, start + len(part) - 1], "right")
+            for number in range(first, last + 1):
+                begin = ends[number] - len(texts[number])
+                inside = slice(max(begin, start) - start, ends[number] - start)
+                for index in range(len(layers)):
+                    puts[number](index, vectors[:, inside, 0], max(start - begin, 0) + 1)
+            advance(len(part))
 
     def _chunks(
         self, streams: Streams, lengths: Sequence[int], state: Tensor

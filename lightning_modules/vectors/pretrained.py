@@ -218,8 +218,8 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
             pooling: how the vectors of several tokens become the vector of a word or a text.
                 "direction" takes the forward half at the last token and the backward half at the
                 first, because there each direction has read the whole unit. "mean", "first" and
-                "last" take both halves from these tokens. None means "direction" for words and
-                "mean" for texts.
+                "last" take both halves from these tokens. None means "direction" for words and "mean" for
+                texts. In a static model, "direction" is "mean".
             mix: weights and gamma of ``layers="mix"``. None means equal weights and gamma 1.
             warm_up: start from the state after the model's warm-up text, not from the zero state.
             memory_bytes: vectors of a text that need more bytes are kept in a temporary file in
@@ -326,7 +326,7 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
                 encode(tokens_of, needed, state, [partial(put, one) for one in arrays], advance)
                 for number, array in dict(zip(batch, arrays, strict=True)).items():
                     spans = units[number][1]
-                    found[number] = selection.of(array, spans, self.network.directions, new)
+                    found[number] = selection.of(array, spans, self.network.reading_directions, new)
         return [
             Embedding(
                 text.text,

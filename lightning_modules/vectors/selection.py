@@ -106,7 +106,8 @@ class Selection:
         pooling: how the vectors of several tokens become the vector of a word or a text.
             "direction" takes the forward half at the last token and the backward half at the first,
             because there each direction has read the whole unit. "mean", "first" and "last" take
-            both halves from these tokens. None means `DEFAULT_POOLING` of the unit.
+            both halves from these tokens. None means `DEFAULT_POOLING` of the unit. In a model without
+            recurrent layers, no direction has read the unit, and "direction" takes the mean.
         mix: settings of ``layers="mix"``; ignored otherwise.
         segmenter: finds the words of strings for ``unit="word"``, one of `segmenters.SEGMENTERS`; None
             means that words are separated by whitespace.
@@ -194,7 +195,8 @@ class Selection:
         Args:
             read: the layers `read_layers` names, (layers, tokens, dim).
             spans: the tokens of each unit.
-            directions: 2, or 1 for a forward language model, whose vectors have no backward half.
+            directions: 2; 1 for a forward language model, whose vectors have no backward half; or 0 for
+                a model without recurrent layers.
             new: allocates the result.
 
         Returns:
@@ -222,7 +224,8 @@ class Selection:
 
     def _pool(self, read: Floats, spans: Spans, directions: int) -> Floats:
         """(layers, tokens, dim) -> (layers, units, dim)."""
-        if self.chosen_pooling == "mean" and self.unit != "token":
+        is_mean = self.chosen_pooling == ("mean" if directions else "direction")
+        if self.unit != "token" and (is_mean or self.chosen_pooling == "mean"):
             return _means(read, spans)
         ends = {"first": (spans.first,) * 2, "last": (spans.last,) * 2}
         forward, backward = ends.get(self.chosen_pooling, (spans.last, spans.first))

@@ -111,7 +111,8 @@ class TextBatch(NamedTuple):
         Args:
             vectors: vectors of tokens, (layers, batch, time, dim).
             pooling: as in `BiLM.embed`.
-            directions: 2 if a vector has a forward and a backward half, else 1.
+            directions: 2 if a vector has a forward and a backward half, 1 if it has a forward half only, 0
+                for a model without recurrent layers, where "direction" is "mean".
 
         Returns:
             (layers, batch, units, dim), in the dtype of ``vectors``.
@@ -137,7 +138,7 @@ def pool_spans(
             Spans may overlap.
         mask: False for spans that get the vector 0, bool (batch, spans).
         pooling: how a span's vectors are combined; see `BiLM.embed`.
-        directions: 2 if a vector has a forward and a backward half, else 1.
+        directions: as in `TextBatch.pool`.
 
     Returns:
         (layers, batch, spans, dim), in the dtype of ``vectors``.
@@ -147,7 +148,7 @@ def pool_spans(
     first, last = (rows + first.clamp(0, time - 1))[mask], (rows + last.clamp(0, time - 1))[mask]
     # (batch * time, layers, dim)
     flat = vectors.permute(1, 2, 0, 3).reshape(-1, layers, dim)
-    if pooling == "mean":
+    if pooling == "mean" or (pooling == "direction" and not directions):
         counts = last - first + 1  # (spans inside the mask,)
         starts = counts.cumsum(0) - counts
         steps = torch.arange(int(counts.sum()), device=first.device)

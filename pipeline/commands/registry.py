@@ -6,6 +6,7 @@ A command imports its module when it runs, so that `biloom --help` starts fast.
 from argparse import Namespace
 
 from pipeline.commands.command import Command, Group
+from pipeline.commands.distillation.command import DISTILL
 from pipeline.commands.look.command import LOOK
 from pipeline.commands.portable.command import EXPORT_ONNX
 from pipeline.commands.serving.command import SERVE
@@ -317,6 +318,7 @@ COMMANDS: dict[str, Command | Group] = {
     ),
     "export-onnx": EXPORT_ONNX,
     "shrink": SHRINK,
+    "distill": DISTILL,
     "serve": SERVE,
     "completion": Command(
         "print the script that completes commands and settings in a shell",

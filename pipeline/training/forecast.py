@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from lightning_modules.config import CharCNNInputConfig, ModelConfig
 from lightning_modules.nn.heads.cutoffs import two_digits
+from lightning_modules.recurrent_config import NoRecurrenceConfig
 from lightning_modules.sizes import flops_per_token
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.validation.sample import (
@@ -86,6 +87,7 @@ def passes_warning(passes: float, steps: int, dropout: float) -> str | None:
 def strongest_dropout(model: ModelConfig) -> float:
     """Return the highest of the dropout probabilities of the input, the layers and the top layer."""
     recurrent = model.recurrent
+    assert not isinstance(recurrent, NoRecurrenceConfig), "a static model is not trained"
     return max(model.input.dropout, recurrent.dropout, recurrent.output_dropout or 0.0)
 
 

@@ -5,7 +5,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lightning_modules.config import AdaptiveSoftmaxConfig, CharCNNInputConfig, ModelConfig
+from lightning_modules.config import (
+    AdaptiveSoftmaxConfig,
+    CharCNNInputConfig,
+    ModelConfig,
+    TrainableModelConfig,
+)
 from lightning_modules.recurrent_config import GRUConfig, HGRN2Config, LSTMConfig, SRUConfig
 from lightning_modules.training.config import CosineConfig, PlateauConfig, TrainConfig
 
@@ -182,3 +187,18 @@ def test_the_result_depends_on_the_held_out_loss_if_the_schedule_or_the_average_
     train: Any, decide: bool
 ) -> None:
     assert TrainConfig.model_validate(train).depends_on_held_out_loss is decide
+
+
+NONE: dict[str, Any] = {"recurrent": {"kind": "none", "hidden": 4}}
+
+
+def test_a_model_without_recurrent_layers_has_one_direction() -> None:
+    with pytest.raises(ValidationError, match="none has no directions; set directions to forward"):
+        ModelConfig.model_validate(NONE)
+    recurrent = ModelConfig.model_validate(NONE | {"directions": "forward"}).recurrent
+    assert (recurrent.layers, recurrent.direction_width, recurrent.residual) == (0, 4, False)
+
+
+def test_a_model_without_recurrent_layers_is_not_trained() -> None:
+    with pytest.raises(ValidationError, match="'lstm', 'gru', 'hgrn2', 'sru'"):
+        TrainableModelConfig.model_validate(NONE | {"directions": "forward"})

@@ -232,3 +232,14 @@ def test_flops_equal_what_torch_counts_in_training_its_own_modules() -> None:
     # torch computes no gradient of the first token's state, which is constant.
     first_state = 2 * rows * 2 * 4 * 24 * 8
     assert result - counter.get_total_flops() == first_state
+
+
+def test_a_model_without_recurrent_layers_is_its_table() -> None:
+    config = ModelConfig.model_validate(
+        {"recurrent": {"kind": "none", "hidden": 5}, "directions": "forward"}
+    )
+    network = BiLMNetwork(config, 30, head=False)
+    assert parameter_count(config, 30, head=False) == 150
+    assert sum(weight.numel() for weight in network.parameters()) == 150
+    # The adaptive softmax without tails multiplies width and vocabulary.
+    assert flops_per_token(config, np.ones(30, np.uint64)) == 6 * 5 * 30

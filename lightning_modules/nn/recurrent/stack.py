@@ -18,7 +18,13 @@ from lightning_modules.nn.recurrent.gru import GRULayer
 from lightning_modules.nn.recurrent.hgrn2.layer import HGRN2Layer
 from lightning_modules.nn.recurrent.lstm import LSTMLayer
 from lightning_modules.nn.recurrent.sru import SRULayer
-from lightning_modules.recurrent_config import GRUConfig, HGRN2Config, RecurrentConfig, SRUConfig
+from lightning_modules.recurrent_config import (
+    GRUConfig,
+    HGRN2Config,
+    NoRecurrenceConfig,
+    RecurrentConfig,
+    SRUConfig,
+)
 
 Layer = LSTMLayer | GRULayer | HGRN2Layer | SRULayer
 
@@ -28,8 +34,9 @@ class Run(NamedTuple):
 
     Attributes:
         outputs: output of each layer after the residual connection, (directions, time, rows, width).
-            Only the last one is after dropout.
-        raw: output of the last layer before dropout, (directions, time, rows, width).
+            Only the last one is after dropout. Empty without layers.
+        raw: output of the last layer before dropout, (directions, time, rows, width). The input without
+            layers.
         state: state after the last token, (layers, directions, rows, state_width). It is part of the
             autograd graph; detach it to truncate backpropagation.
     """
@@ -37,6 +44,11 @@ class Run(NamedTuple):
     outputs: tuple[Tensor, ...]
     raw: Tensor
     state: Tensor
+
+    @property
+    def top(self) -> Tensor:
+        """Output of the last layer, or the input without layers, (directions, time, rows, width)."""
+        return self.outputs[-1] if self.outputs else self.raw
 
 
 class Recurrent(nn.Module):
@@ -62,16 +74,18 @@ class Recurrent(nn.Module):
         self.layers = nn.ModuleList(
             _build_layer(config, directions, index) for index in range(config.layers)
         )
-        top = config.dropout if config.output_dropout is None else config.output_dropout
-        self._dropouts = (*[config.dropout] * (config.layers - 1), top)  # of each layer's output
+        self._dropouts: tuple[float, ...] = ()  # of each layer's output
+        if not isinstance(config, NoRecurrenceConfig):
+            top = config.dropout if config.output_dropout is None else config.output_dropout
+            self._dropouts = (*[config.dropout] * (config.layers - 1), top)
 
     def zero_state(self, rows: int, device: torch.device | str | None = None) -> Tensor:
         """Return the initial state, zeros (layers, directions, rows, state_width), float32.
 
         state_width is width + hidden for an LSTM, hidden for a GRU and an SRU, and hidden * expansion for
-        HGRN2.
+        HGRN2. Without layers, it is 0.
         """
-        width = self.layers[0].state_width
+        width = self.layers[0].state_width if len(self.layers) else 0
         assert isinstance(width, int)
         return torch.zeros(
             self.config.layers, self.directions, rows, width, dtype=torch.float32, device=device
@@ -94,7 +108,8 @@ class Recurrent(nn.Module):
         for layer in self.layers:
             assert isinstance(layer, Layer)
             sentences.append(layer.compile_cell(mode, rows))
-        return sentences[0]  # the layers are alike
+        # The layers are alike.
+        return sentences[0] if sentences else "the model has no recurrent layers to compile"
 
     def use_graphs(self, time: int, rows: int) -> None:
         """Let CUDA graphs run windows of one size that need gradients, if the device has them.
@@ -138,6 +153,8 @@ class Recurrent(nn.Module):
                 layer's output, see `lightning_modules.nn.recurrent.lstm_recurrence.Recurrence`. The
                 values are not read.
         """
+        if isinstance(self.config, NoRecurrenceConfig):
+            return Run((), x, state)
         training = is_training(self, training)
         outputs, after = [], []
         raw = x
@@ -153,6 +170,7 @@ class Recurrent(nn.Module):
         return Run(tuple(outputs), raw, torch.stack(after))
 
     def _drop(self, x: Tensor, p: float, training: bool) -> Tensor:
+        assert not isinstance(self.config, NoRecurrenceConfig)
         if not (self.config.variational and training and p):
             return F.dropout(x, p, training)
         mask = x.new_empty(x.shape[0], 1, *x.shape[2:]).bernoulli_(1 - p)
@@ -160,6 +178,7 @@ class Recurrent(nn.Module):
 
 
 def _build_layer(config: RecurrentConfig, directions: int, index: int) -> Layer:
+    assert not isinstance(config, NoRecurrenceConfig)
     if isinstance(config, GRUConfig):
         return GRULayer(config, directions)
     if isinstance(config, HGRN2Config):

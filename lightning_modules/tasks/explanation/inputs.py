@@ -68,7 +68,7 @@ class TaskInputs:
             first, last, mask = (
                 one.expand(rows, -1) for one in (batch.first, batch.last, batch.mask)
             )
-            directions = self._model.network.directions
+            directions = self._model.network.reading_directions
             units = pool_spans(layers, first, last, mask, self._pooling, directions)
             read.append(Padded(units, batch.units.expand(rows)))
         return self._head(read)

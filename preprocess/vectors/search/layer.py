@@ -29,7 +29,8 @@ class CacheLayer:
         pooling: how the vectors of the tokens of a word become the vector of the word. "direction":
             the forward half at the last token and the backward half at the first, because there each
             direction has read the whole word. "last": the vector at the last token, for a model with
-            a forward direction only. "mean": their mean, if a vector holds several layers.
+            a forward direction only. "mean": their mean, if a vector holds several layers, or the model
+            has layer 0 only.
         static: index of layer 0 in the cache, where a word has one vector for all its uses, or None
             if the cache does not have it.
     """
@@ -60,7 +61,7 @@ class CacheLayer:
         if isinstance(kept, list) and 0 in kept:
             static = kept.index(0)
         pooling: Literal["direction", "last", "mean"] = "direction"
-        if kept == "concat":
+        if kept == "concat" or (kept == "all" and cache.layers == 1):
             pooling = "mean"
         elif cache.dim % 2 or (static is not None and not _has_two_directions(cache, static)):
             pooling = "last"

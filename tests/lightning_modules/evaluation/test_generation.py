@@ -17,6 +17,7 @@ from preprocess.config import CharConfig, SentencePieceConfig, WordConfig
 from preprocess.errors import UserError
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.load import train_tokenizer
+from tests.exportable_models import make_model
 
 SPELLING = {"kind": "char_cnn", "dim": 4, "max_characters": 12, "filters": [[1, 4], [3, 9]]}
 KINDS: dict[str, dict[str, Any]] = {
@@ -183,3 +184,8 @@ def test_what_the_model_lacks_is_told() -> None:
     broken.network.recurrent.layers[0].weight_hidden.data.fill_(float("nan"))  # type: ignore[union-attr]
     with pytest.raises(VectorError, match="the probabilities of the next token"):
         next(generate(broken))
+
+
+def test_a_static_model_generates_nothing() -> None:
+    with pytest.raises(UserError, match="a static model never has one"):
+        list(generate(make_model("static"), "w1", Sampling()))

@@ -30,6 +30,7 @@ from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.base import UNKNOWN
 from preprocess.tokenizers.load import train_tokenizer
 from preprocess.tokenizers.spellings import Spellings
+from tests.exportable_models import make_model
 
 TEXTS = ["kana lori mele", "mele mele kana zuzu", "", "kana " * 30]
 SPELLING = {"kind": "char_cnn", "dim": 4, "max_characters": 12, "filters": [[1, 4], [3, 9]]}
@@ -176,3 +177,8 @@ def test_a_model_without_output_layer_cannot_score() -> None:
 def test_a_single_string_is_no_list_of_texts() -> None:
     with pytest.raises(TypeError, match=r"a list of texts, not str; write \[text\] for a single"):
         score_texts(untrained(), "kana")
+
+
+def test_a_static_model_scores_nothing() -> None:
+    with pytest.raises(UserError, match="a static model never has one"):
+        score_texts(make_model("static"), ["w1 w2"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from biloom import BiLM, export_program
+from lightning_modules.portable.errors import PortableError
 from lightning_modules.portable.feeds import feeds_of_batch
 from lightning_modules.portable.program import Form, input_names
 from tests.exportable_models import make_model, texts_of
@@ -37,7 +38,9 @@ def expected(model: BiLM, texts: list[list[str]]) -> Tensor:
         return model(batch.ids, batch.lengths, batch.spellings)
 
 
-@pytest.mark.parametrize("name", ["tied", "words and characters", "gru", "hgrn2", "sru", "forward"])
+@pytest.mark.parametrize(
+    "name", ["tied", "words and characters", "gru", "hgrn2", "sru", "forward", "static"]
+)
 def test_a_program_computes_all_layers_in_float64(name: str) -> None:
     model = make_model(name, "eos").double()
     run = export_program(model).module()
@@ -125,3 +128,8 @@ def test_a_row_may_begin_another_text() -> None:
     first, _ = run(*given.values())
     assert torch.equal(again[:, 0], first[:, 0])
     assert not torch.equal(again[1:, 1], first[1:, 1])
+
+
+def test_a_model_without_recurrent_layers_has_no_stream() -> None:
+    with pytest.raises(PortableError, match=r"no recurrent layers.*leave --stream out"):
+        export_program(make_model("static"), "stream")

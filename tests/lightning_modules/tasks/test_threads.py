@@ -11,7 +11,13 @@ from torch import nn
 
 from lightning_modules.tasks.classification.examples import Problem
 from lightning_modules.tasks.classification.linear import regression
-from lightning_modules.tasks.threads import is_small, module_threads, threads_for
+from lightning_modules.tasks.threads import (
+    embedding_threads,
+    is_small,
+    module_threads,
+    threads_for,
+)
+from tests.exportable_models import make_model
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +74,8 @@ def test_a_linear_head_is_fitted_with_one_thread(monkeypatch: pytest.MonkeyPatch
     problem = Problem("single", ("a", "b"))
     regression.fit_linear(x, (x[:, 0] > 0).astype(np.int64), problem, "none", 1)
     assert found == {1}
+
+
+def test_a_model_without_recurrent_layers_has_no_large_product() -> None:
+    with embedding_threads(make_model("static"), 1 << 20):
+        assert torch.get_num_threads() == 1

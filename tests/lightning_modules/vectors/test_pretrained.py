@@ -16,12 +16,14 @@ from biloom import BiLM
 from lightning_modules.config import ModelConfig
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.vectors import encoder
+from lightning_modules.vectors.streams import VectorError
 from preprocess.config import WordConfig
 from preprocess.files.manifest import ManifestError
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.base import BOS, EOS
 from preprocess.tokenizers.load import train_tokenizer
 from preprocess.tokenizers.spellings import spell
+from tests.exportable_models import make_model
 
 Tiny = Any  # of conftest.py
 ROOT = Path(__file__).parents[3]
@@ -288,3 +290,28 @@ def test_a_forward_model_has_only_the_forward_half() -> None:
 
     assert (both.dim, forward.dim) == (12, 6)
     close(vectors(forward, texts), [found[..., :6] for found in vectors(both, texts)])
+
+
+@pytest.mark.parametrize("positions", [1, 4, 8192])
+def test_a_model_without_recurrent_layers_looks_its_vectors_up(
+    positions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "GPU_POSITIONS", positions)
+    static = make_model("static")
+    table = static.network.input.embedding.weight
+    texts = [["w1", "w2", "other"], [], ["w3"] * 9, ["w5"], []]
+    found = static.embed(texts, layers=[0, -1])
+    for text, one in zip(texts, found, strict=True):
+        ids = [token.id for token in one.tokens]
+        assert one.vectors.shape == (2, len(text), 12)
+        for layer in one.vectors:
+            np.testing.assert_array_equal(layer, table[ids].detach().numpy())
+    # The way of other models gives the same bits.
+    monkeypatch.setattr(static.network, "reading_directions", 1)
+    for one, other in zip(found, static.embed(texts, layers=[0, -1]), strict=True):
+        np.testing.assert_array_equal(one.vectors, other.vectors)
+    with torch.no_grad():
+        table[5] = torch.nan
+    monkeypatch.setattr(static.network, "reading_directions", 0)
+    with pytest.raises(VectorError, match="layer 0 of a text"):
+        static.embed([["w2"]])

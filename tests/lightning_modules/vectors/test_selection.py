@@ -156,3 +156,11 @@ def test_a_text_without_tokens_has_no_vectors(layers: Any, unit: Any) -> None:
 def test_a_choice_that_the_model_does_not_offer_is_refused(chosen: Selection, told: str) -> None:
     with pytest.raises(SelectionError, match=told):
         chosen.check(DEPTH)
+
+
+def test_without_recurrent_layers_no_direction_has_read_a_word(read: Any) -> None:
+    found = of(Selection(unit="word"), read, WORDS, directions=0)
+    np.testing.assert_array_equal(found, of(Selection(unit="word", pooling="mean"), read, WORDS))
+    last = of(Selection(unit="word", pooling="last"), read, WORDS, directions=0)
+    np.testing.assert_array_equal(last, read[:, WORDS.last])
+    np.testing.assert_array_equal(of(Selection("top"), read, directions=0), read[2:])

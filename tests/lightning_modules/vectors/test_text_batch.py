@@ -103,7 +103,7 @@ SPANS = Spans(np.array([0, 2, 2, 4]), np.array([1, 2, 4, 6]))
 
 
 @pytest.mark.parametrize("pooling", ["direction", "mean", "first", "last"])
-@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("directions", [0, 1, 2])
 def test_pooled_tensors_are_those_of_a_selection(pooling: Any, directions: int) -> None:
     read = torch.randn(3, 1, 7, 4, dtype=torch.float64)
     first, last = (torch.from_numpy(one)[None] for one in SPANS)

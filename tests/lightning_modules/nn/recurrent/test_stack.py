@@ -320,3 +320,18 @@ def test_a_cell_state_is_not_rounded_to_bf16() -> None:
             run = module(torch.zeros(2, 100, 1, 4), state)
 
     torch.testing.assert_close(run.state[..., 4:], torch.full((1, 2, 1, 4), 1.1), atol=1e-4, rtol=0)
+
+
+def test_without_layers_nothing_changes_the_input() -> None:
+    config = ModelConfig.model_validate(
+        {"recurrent": {"kind": "none", "hidden": 5}, "directions": "forward"}
+    )
+    module = Recurrent(config.recurrent, 1)
+    x, state = torch.randn(1, TIME, ROWS, 5), module.zero_state(ROWS)
+    run = module(x, state)
+
+    assert (state.shape, run.state.shape) == (2 * ((0, 1, ROWS, 0),))
+    assert run.outputs == ()
+    assert run.raw is x
+    assert module.width == 5
+    assert module.compile_cell("on") == "the model has no recurrent layers to compile"

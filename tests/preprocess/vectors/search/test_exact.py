@@ -1,5 +1,7 @@
 """Exact search: uses of the same word, of other words, words without context, and texts."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -152,6 +154,10 @@ def test_layers_of_a_cache(cache_of, banks):
     with pytest.raises(LayerError, match="no layer 2; the cache has 2 layers, 0 to 1"):
         CacheLayer.of(cache, 2)
     assert CacheLayer.of(cache_of(banks, vectors={"layers": "concat"})).pooling == "mean"
+    static = SimpleNamespace(
+        layers=1, dim=DIM, manifest=SimpleNamespace(details={"vectors": {"layers": "all"}})
+    )
+    assert CacheLayer.of(static) == CacheLayer(0, "mean", 0)
     gradients = cache_of(banks, vectors={"layers": "all", "kind": "gradient"})
     assert CacheLayer.of(gradients) == CacheLayer(1, "direction", None)
     assert CacheLayer.of(cache_of(banks, vectors={"layers": [1, 0]})) == CacheLayer(1, "last", 1)
