@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lightning_modules.portable.program import export_program as export_program
     from lightning_modules.training.config import TrainConfig as TrainConfig
     from lightning_modules.training.datamodule import TokenShardDataModule as TokenShardDataModule
+    from lightning_modules.training.distillation.lit_student import LitStudent as LitStudent
     from lightning_modules.training.lit_bilm import LitBiLM as LitBiLM
     from lightning_modules.vectors.dataset import VectorDataset as VectorDataset
     from lightning_modules.vectors.embedder import BiLMEmbedder as BiLMEmbedder
@@ -31,6 +32,7 @@ _HOMES = {
     "BiLMEmbedder": "lightning_modules.vectors.embedder",
     "BiLMTransformer": "lightning_modules.integrations.scikit_learn",
     "LitBiLM": "lightning_modules.training.lit_bilm",
+    "LitStudent": "lightning_modules.training.distillation.lit_student",
     "ModelConfig": "lightning_modules.config",
     "ScalarMix": "lightning_modules.nn.scalar_mix",
     "TokenShardDataModule": "lightning_modules.training.datamodule",
@@ -45,6 +47,7 @@ __all__ = [
     "BiLMEmbedder",
     "BiLMTransformer",
     "LitBiLM",
+    "LitStudent",
     "ModelConfig",
     "ScalarMix",
     "TokenShardDataModule",

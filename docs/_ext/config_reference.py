@@ -34,7 +34,7 @@ NOTES = {
 
 BY_CONTENT = {
     *("prepare.tokenizer", "train.corpus", "train.init_from", "evaluate.corpus"),
-    *("evaluate.checkpoint", "export.checkpoint", "embed.model"),
+    *("train.teacher.model", "evaluate.checkpoint", "export.checkpoint", "embed.model"),
 }
 """Paths that change the result by what is found there."""
 

@@ -73,12 +73,17 @@ class Losses(NamedTuple):
         change: mean square of the difference between the top layer's outputs, before dropout, at
             consecutive tokens, shape () (temporal activation regularisation, same section); None if
             not requested.
+        layers: the input vectors after dropout, and the output of each recurrent layer before dropout,
+            layers + 1 tensors (directions, time, rows, direction_width).
+        top: output of the top layer after dropout, which the output layer reads, same shape.
     """
 
     means: Tensor
     state: Tensor
-    activation: Tensor | None = None
-    change: Tensor | None = None
+    activation: Tensor | None
+    change: Tensor | None
+    layers: tuple[Tensor, ...]
+    top: Tensor
 
 
 class BiLMNetwork(nn.Module):
@@ -187,10 +192,13 @@ class BiLMNetwork(nn.Module):
             state: state before the window, as in `zero_state`.
             penalties: whether to compute `Losses.activation` and `Losses.change`.
         """
-        run = self.recurrent(self.input(window.inputs), state, window.resets)
+        x = self.input(window.inputs)
+        run = self.recurrent(x, state, window.resets)
         top = run.top  # (directions, time, rows, direction_width)
         predicted = (window.targets >= 0).sum((1, 2)).clamp(min=1)  # (directions,)
-        losses = Losses(self.target_nll(top, window).sum((1, 2)) / predicted, run.state)
+        means = self.target_nll(top, window).sum((1, 2)) / predicted
+        layers = (x, *run.outputs[:-1], run.raw)
+        losses = Losses(means, run.state, None, None, layers, top)
         if not penalties:
             return losses
         change = run.raw[:, 1:] - run.raw[:, :-1]  # (directions, time - 1, rows, direction_width)

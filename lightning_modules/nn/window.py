@@ -20,10 +20,12 @@ class Types(NamedTuple):
         characters: the types in buckets of similar length, each int64 (types, maximum length).
         positions: the type at each position, as an index into the concatenation of the buckets, int64
             (directions, time, rows).
+        ids: the id of each type, int64 (types,); None if the types are not those of a vocabulary.
     """
 
     characters: tuple[Tensor, ...]
     positions: Tensor
+    ids: Tensor | None = None
 
 
 class Window(NamedTuple):

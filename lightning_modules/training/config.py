@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from lightning_modules.training.distillation.config import TeacherConfig
 from preprocess.section import Section, runtime
 from preprocess.text.config import Split
 
@@ -123,6 +124,9 @@ class TrainConfig(Section):
         None,
         "model folder, train folder or its checkpoint to take the initial weights from; a checkpoint also "
         "gives the state of the optimiser; null means random weights",
+    )
+    teacher: TeacherConfig | None = Field(
+        None, description="a trained model that this one learns from; null means the corpus only"
     )
     rows: int = Field(
         32, ge=1, le=1_000_000, description="rows of a batch, summed over all devices"

@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from lightning_modules.config import ModelConfig
-from lightning_modules.nn.bilm import BiLMNetwork
+from lightning_modules.nn.bilm import BiLMNetwork, Losses
 from lightning_modules.nn.heads.routes import ranks_of
-from lightning_modules.random_state import seeded
+from lightning_modules.nn.window import Window
+from lightning_modules.random_state import derived_seed, seeded
 from lightning_modules.training.carried_state import CarriedState
 from lightning_modules.training.checkpoint_format import (
     CHECKPOINT_FORMAT,
@@ -43,7 +43,6 @@ from lightning_modules.training.trainer_settings import (
 )
 from lightning_modules.training.weights.clusters import cutoffs_of, output_counts
 from lightning_modules.training.window_loader import Batch, check_batch
-from preprocess.errors import UserError
 from preprocess.shards.format import Corpus
 
 
@@ -223,13 +222,7 @@ class LitBiLM(EvaluatedBiLM):
         Raises:
             UserError: if the batch is another window, or none of `TokenShardDataModule`.
         """
-        check_batch(batch)
-        if batch.step != self.windows and not self.trainer.overfit_batches:  # type: ignore[attr-defined]
-            raise UserError(
-                f"the data are at window {batch.step:,} but the module is at window {self.windows:,}; "
-                "resume both by Trainer.fit(ckpt_path=...), and let a TokenShardDataModule serve one "
-                "module"
-            )
+        check_batch(batch, None if self.trainer.overfit_batches else self.windows)  # type: ignore[attr-defined]
         accumulated = self.trainer.accumulate_grad_batches
         if batch_idx % accumulated == 0:
             # Lightning would do it after this method, and drop the gradients of the first passes.
@@ -245,8 +238,7 @@ class LitBiLM(EvaluatedBiLM):
     def _loss(self, batch: Batch, number: int) -> Tensor:
         """Return the loss of one pass, divided by the number of passes; carry its state."""
         train, device = self.train_config, self.device.type
-        numbers = (train.seed, self.windows, self.trainer.global_rank, number)
-        seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+        seed = derived_seed(train.seed, self.windows, self.trainer.global_rank, number)
         dtype = torch.get_autocast_dtype(device)
         with (
             seeded(seed, self.device),
@@ -258,13 +250,18 @@ class LitBiLM(EvaluatedBiLM):
                 self.carried_state.passes[number],
                 bool(train.activation_penalty or train.change_penalty),
             )
-        self.carried_state.passes[number] = losses.state.detach()
-        self.figures.add(losses.means.detach())
-        loss = losses.means.mean()
+            self.carried_state.passes[number] = losses.state.detach()
+            self.figures.add(losses.means.detach())
+            loss = self.total_loss(losses, batch.passes[number], number)
+        return loss * (train.loss_scale / len(batch.passes))
+
+    def total_loss(self, losses: Losses, window: Window, number: int) -> Tensor:
+        """Return the loss of a window of the pass ``number``, (), given what the network returned."""
+        train, loss = self.train_config, losses.means.mean()
         if losses.activation is not None and losses.change is not None:
             loss = loss + train.activation_penalty * losses.activation
             loss = loss + train.change_penalty * losses.change
-        return loss * (train.loss_scale / len(batch.passes))
+        return loss
 
     def optimizer_zero_grad(self, *arguments: Any) -> None:
         """Do nothing, because `training_step` has done it."""
@@ -281,7 +278,7 @@ class LitBiLM(EvaluatedBiLM):
         so all decide alike. The decision is made on the device, which the host does not wait for.
         """
         by_norm = gradient_clip_algorithm != "value"
-        weights = [weight for weight in self.network.parameters() if weight.grad is not None]
+        weights = [weight for weight in self.parameters() if weight.grad is not None]
         limit = clip_norm(self.trainer, self.train_config) if by_norm else None
         scale = current_scale(self.trainer)
         is_skipped = self.figures.count_gradient(clip_gradients(weights, limit), scale)

@@ -24,6 +24,7 @@ class StepFigures:
             (directions,).
         gradient_norm: norm of the last step's gradient before clipping, ().
         learning_rate: learning rate of the last step.
+        terms: further terms of the last step's loss over the rows of this rank, by name, each ().
         is_skipped: whether the last gradient counted was not finite, so that the step is skipped, bool
             (), on the device.
     """
@@ -36,17 +37,24 @@ class StepFigures:
         self._scale: Tensor | None = None
         self._copied = self._copied_before = _HostCopy(self._skips)
         self._parts: list[Tensor] = []
+        self._terms: dict[str, list[Tensor]] = {}
+        self.terms: dict[str, Tensor] = {}
         self._shown: dict[str, float] = {}
 
     def add(self, losses: Tensor) -> None:
         """Add the losses of a part of the next step, (directions,). All parts have the same size."""
         self._parts.append(losses)
 
+    def add_term(self, name: str, value: Tensor) -> None:
+        """Add a further term of the loss of the part that `add` was called with, ()."""
+        self._terms.setdefault(name, []).append(value)
+
     def finish(self, learning_rate: float) -> None:
         """Compute the losses of the step whose parts have been added."""
         self.losses = torch.stack(self._parts).mean(0)
+        self.terms = {name: torch.stack(values).mean() for name, values in self._terms.items()}
         self.learning_rate = learning_rate
-        self._parts, self._shown = [], {}
+        self._parts, self._terms, self._shown = [], {}, {}
 
     @property
     def is_between_steps(self) -> bool:
@@ -98,11 +106,14 @@ class StepFigures:
         Collective at the first call after a step.
         """
         if not self._shown:
-            losses = mean_over_ranks(self.losses).tolist()
+            parts = [self.losses, *(term[None] for term in self.terms.values())]
+            means, number = mean_over_ranks(torch.cat(parts)).tolist(), len(self.losses)
+            losses, terms = means[:number], means[number:]
             for name, loss in zip(WAYS, losses, strict=False):
                 self._shown |= {f"loss_{name}": loss, f"perplexity_{name}": perplexity(loss)}
             self._shown |= {
                 "train_loss": sum(losses) / len(losses),
+                **dict(zip(self.terms, terms, strict=True)),
                 "learning_rate": self.learning_rate,
                 "gradient_norm": float(self.gradient_norm),
                 "skipped_steps": self.skipped,

@@ -25,7 +25,7 @@ def check_settings(train: TrainConfig) -> None:
 
     Raises:
         UserError: if the length or the size of the model is to follow from the corpus, the training is to
-            start from other weights or to end early, or gradients are to be reduced in 16 bits.
+            start from other weights or to end early, there is a teacher, or gradients are to be reduced in 16 bits.
     """
     if train.patience is not None:
         raise UserError(
@@ -36,6 +36,11 @@ def check_settings(train: TrainConfig) -> None:
         raise UserError(
             "train.init_from is a setting of `biloom train`; with a Trainer of your own, use "
             "LitBiLM.load_from_checkpoint(...) in place of LitBiLM.for_corpus(...)"
+        )
+    if train.teacher is not None:
+        raise UserError(
+            "train.teacher has no effect in LitBiLM; use LitStudent.for_corpus(...) in place of "
+            "LitBiLM.for_corpus(...)"
         )
     if train.reduce_gradients != "float32":
         raise UserError(
@@ -54,7 +59,7 @@ def hyperparameters(train: TrainConfig) -> dict[str, Any]:
 
     Paths, devices and intervals are left out, so that a checkpoint is the same on any machine.
     """
-    values = train.model_dump(mode="json")
+    values = train.model_dump(mode="json", exclude={"teacher": {"model"}})
     return {name: values[name] for name in values if changes_result(TrainConfig, name)}
 
 

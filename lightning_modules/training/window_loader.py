@@ -40,12 +40,23 @@ class Batch(NamedTuple):
     passes: tuple[Window, ...]
 
 
-def check_batch(batch: object) -> None:
-    """Raise UserError unless a batch is one of this module."""
+def check_batch(batch: object, windows: int | None) -> None:
+    """Raise UserError unless a batch is one of this module, and the next one.
+
+    Args:
+        batch: what a loader yielded.
+        windows: number of windows trained so far; None means that a batch may come again.
+    """
     if not isinstance(batch, Batch):
         raise UserError(
             f"the batch has the type {type(batch).__name__}; LitBiLM trains on the windows of a "
             "TokenShardDataModule, so pass one to Trainer.fit"
+        )
+    if windows is not None and batch.step != windows:
+        raise UserError(
+            f"the data are at window {batch.step:,} but the module is at window {windows:,}; "
+            "resume both by Trainer.fit(ckpt_path=...), and let a TokenShardDataModule serve one "
+            "module"
         )
 
 

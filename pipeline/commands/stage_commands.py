@@ -32,9 +32,7 @@ def _run(command: str, options: Namespace) -> int:
     from pipeline.lifecycle.default_recipe import continued
     from pipeline.training.processes import is_further_process
 
-    _check_split_values(options.config)
-    overrides = [word for word in options.config if _is_override(word)]
-    files = [word for word in options.config if word not in overrides]
+    files, overrides = files_and_overrides(options.config)
     notes: list[str] = []
     config = continued(load_config(files, overrides, notes, default_recipe=True))
     if options.print_config:
@@ -62,6 +60,17 @@ def _run(command: str, options: Namespace) -> int:
 
     run(config, command, console, overwrite=options.overwrite)
     return 0
+
+
+def files_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words of a command that name configs, and those that set a key.
+
+    Raises:
+        ConfigError: a word that is no config follows a setting, because the shell split the setting.
+    """
+    _check_split_values(words)
+    overrides = [word for word in words if _is_override(word)]
+    return [word for word in words if word not in overrides], overrides
 
 
 def _check_split_values(words: Sequence[str]) -> None:

@@ -168,6 +168,9 @@ def _show_time(config: Config, vocabulary: Vocabulary, action: Action, console: 
             "tokens/s, as in the last steps)"
         )
         return
+    if train.teacher:
+        console.line("time: not known before the first steps, because a teacher reads the text too")
+        return
     if not trains_on_cpu(config):
         console.line("time: not known before the first steps, because training runs on a GPU")
         return

@@ -9,6 +9,7 @@ from typing import Any
 import xxhash
 
 from lightning_modules.training.config import TrainConfig
+from lightning_modules.training.distillation.source import teacher_request
 from lightning_modules.training.weights.initial_source import initial_source
 from pipeline.config.former_keys import IGNORED, IGNORED_OF_SOURCES, LIMITS, in_present_terms
 from pipeline.config.schema import Config
@@ -92,8 +93,7 @@ def _sampling(config: Config) -> dict[str, Any]:
     """Return the settings that decide a tokenizer's sample. If they change, it is not trained again."""
     if isinstance(config.tokenizer, WordConfig) or given_tokenizer(config):
         return {}
-    mixture = _mixture(config)
-    return {key: value for key, value in mixture.items() if not key.endswith(".license")}
+    return {key: value for key, value in _mixture(config).items() if not key.endswith(".license")}
 
 
 def _prepare_request(config: Config) -> dict[str, Any]:
@@ -118,6 +118,7 @@ def _train_request(config: Config) -> dict[str, Any]:
     request = {
         **result_fields(config.model, "model"),
         **result_fields(train, "train"),
+        **teacher_request(train.teacher),
         "corpus.content": content_of(stage_folder(config, "prepare", train.corpus), "prepare"),
     }
     if train.depends_on_held_out_loss:
@@ -163,10 +164,9 @@ def _new_training(config: Config, differing: list[str]) -> list[str]:
 
 
 def _evaluate_request(config: Config) -> dict[str, Any]:
-    corpus = evaluation_corpus(config)
     return {
         **result_fields(config.evaluate, "evaluate"),
-        "corpus.content": content_of(corpus, "prepare"),
+        "corpus.content": content_of(evaluation_corpus(config), "prepare"),
         **_checkpoint(config, "evaluate"),
     }
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lightning_modules.models.smaller.changes import Changes
+from lightning_modules.models.smaller.description import section
 from pipeline.config.former_keys import ADDED
 from pipeline.config.schema import Config
 from pipeline.console import Console
@@ -13,7 +14,6 @@ from pipeline.lifecycle.inputs import stage_folder
 from pipeline.lifecycle.lock import LockedError, lock
 from pipeline.lifecycle.registry import CHECKPOINT, STAGES
 from pipeline.reports.model_card import model_card
-from pipeline.reports.smaller_model import section
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
 from preprocess.files.manifest import (

@@ -15,6 +15,7 @@ from lightning_modules.models.model_folder import (
     save_model,
 )
 from lightning_modules.models.model_settings import ModelSettings
+from lightning_modules.models.smaller.description import described
 from lightning_modules.models.smaller.parts import HEAD, Parts, Reduction
 from lightning_modules.models.smaller.reduce import changed_settings, reduce_model
 from lightning_modules.nn.inputs.char_cnn import CharCNN
@@ -31,7 +32,6 @@ from pipeline.reports.card_file import (
     evaluation_of,
     training_corpus,
 )
-from pipeline.reports.smaller_model import described
 from preprocess.files import storage
 from preprocess.files.manifest import Manifest, content_hash, recorded
 from preprocess.shards.format import ShardError

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from lightning_modules.training.distillation.source import teacher_folder
 from pipeline.config.schema import Config
 from pipeline.console import Console
 from pipeline.lifecycle.checkpoints import named_checkpoint
@@ -87,6 +88,12 @@ def _check_checkpoint(stage: str, config: Config) -> None:
     named_checkpoint(*checkpoint_setting(config, stage))
 
 
+def _check_train(config: Config) -> None:
+    check_tracking(config)
+    if config.train.teacher:
+        teacher_folder(config.train.teacher)
+
+
 def _check_known(config: Config) -> None:
     for folder in known_folders(config):
         content_of(folder, "prepare")
@@ -94,7 +101,7 @@ def _check_known(config: Config) -> None:
 
 CHECKS: dict[str, Callable[[Config], None]] = {
     "prepare": _check_known,
-    "train": check_tracking,
+    "train": _check_train,
     **{stage: partial(_check_checkpoint, stage) for stage in ("evaluate", "export")},
 }
 """For a stage, a function that raises a `UserError` if the stage cannot finish with the settings."""

@@ -60,6 +60,11 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         console.line(line)
     size = sum(weight.numel() for weight in module.network.parameters())
     console.line(f"{count(size)} parameters on {_where(inputs)}; {_how_much(inputs)}")
+    if teacher := inputs.teacher:
+        size_of_teacher = count(teacher.parameters)
+        console.line(f"with the teacher {teacher.path}, which has {size_of_teacher} parameters")
+        if warning := teacher.size_warning(size):
+            console.warn(warning)
     console.line(module.compile_cell(inputs.share.of_pass))
     ids = inputs.corpus.vocabulary
     for warning in training_warnings(config, inputs.passes, inputs.split_tokens, ids):
@@ -101,6 +106,8 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
         "tokenizer": corpus.details["tokenizer"],
         "cleaning": corpus.details["cleaning"],
         "corpus": corpus.content,
+        # Absent without a teacher, as in the results of former versions.
+        **({"teacher": inputs.teacher.content} if inputs.teacher else {}),
     }
     names = (CHECKPOINT, METRICS, *([BEST] if best else []))
     files = tuple(place.record(name) for name in names)
@@ -199,7 +206,7 @@ def _how_much(inputs: TrainingInputs) -> str:
 def _how_long(inputs: TrainingInputs) -> str:
     """Return an estimate of the time that is left; the bar shows it later, from the real speed."""
     left = (inputs.config.train.steps - inputs.step) * inputs.config.train.tokens_a_step
-    if inputs.device.type != "cpu" or inputs.share.world > 1 or not left:
+    if inputs.device.type != "cpu" or inputs.share.world > 1 or not left or inputs.teacher:
         return ""
     speed = cpu_tokens_per_second(inputs.config, inputs.counts)
     return f"; about {duration(left / speed)}{' more' if inputs.step else ''}"

@@ -18,6 +18,8 @@ from lightning_modules.sizes import SpelledTypes
 from lightning_modules.training.checkpoints import newest_checkpoint
 from lightning_modules.training.config import ConstantConfig, InverseSqrtConfig, PlateauConfig
 from lightning_modules.training.datamodule import TokenShardDataModule, training_windows
+from lightning_modules.training.distillation.lit_student import LitStudent
+from lightning_modules.training.distillation.teacher import Teacher
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.optimizers import learning_rate
 from lightning_modules.training.ranks.distribution import Share
@@ -62,6 +64,7 @@ class TrainingInputs:
         step: the step to resume from, 0 if there is no unfinished work.
         checkpoint: the checkpoint to resume from, if there is unfinished work.
         initial: the weights to start from, if there is no checkpoint and the config names some.
+        teacher: the teacher, if the config names one.
     """
 
     config: Config
@@ -73,6 +76,7 @@ class TrainingInputs:
     step: int
     checkpoint: dict[str, Any] | None
     initial: InitialWeights | None
+    teacher: Teacher | None
 
     @classmethod
     def of(
@@ -111,12 +115,14 @@ class TrainingInputs:
         share = Share(train.rows, processes.rank, processes.world, train.row_passes)
         use_cores(devices)
         checkpoint = newest_checkpoint(place.work, console.warn if console else lambda _: None)
-        initial = None
+        initial, teacher, tokenizer = None, None, corpus.manifest.details["tokenizer"]
         if train.init_from and not checkpoint:
-            tokenizer = corpus.manifest.details["tokenizer"]
             initial = InitialWeights.read(train.init_from, tokenizer, config.model)
+        if train.teacher:
+            teacher = Teacher.open(train.teacher, tokenizer, train.boundary)
         step = checkpoint["step"] if checkpoint else 0
-        return cls(config, place, corpus, device, processes, share, step, checkpoint, initial)
+        found = (step, checkpoint, initial, teacher)
+        return cls(config, place, corpus, device, processes, share, *found)
 
     @property
     def precision(self) -> Precision:
@@ -137,7 +143,8 @@ class TrainingInputs:
     def clusters(self) -> tuple[tuple[int, ...], torch.Tensor]:
         """Cutoffs of the output layer, and the frequency rank of each id, (output vocabulary,).
 
-        They come from the first of these that has them: checkpoint, initial weights, config, corpus.
+        They come from the first of these that has them: checkpoint, initial weights, teacher, config,
+        corpus.
         """
         if self.checkpoint:
             ranks = self.checkpoint["state_dict"].get("network.head.ranks")
@@ -146,8 +153,9 @@ class TrainingInputs:
             # A copy, because the module keeps it, and the checkpoint is mapped from its file.
             return tuple(self.checkpoint["cutoffs"]), ranks.clone()
         head = self.config.model.head
-        if clusters := self.initial and self.initial.clusters(head, self.output_vocabulary):
-            return clusters
+        for trained in (self.initial, self.teacher):
+            if clusters := trained and trained.clusters(head, self.output_vocabulary):
+                return clusters
         model, train = self.config.model, self.config.train
         return cutoffs_of(model, train, self.counts), torch.from_numpy(ranks_of(self.counts))
 
@@ -168,7 +176,10 @@ class TrainingInputs:
         model, train = self.config.model, self.config.train
         size = (self.corpus.vocabulary, self.cutoffs)
         check_memory(model, train, *size, self.share, self.device)
-        module = LitBiLM(model, train, self.corpus.vocabulary, *self.clusters)
+        settings = (model, train, self.corpus.vocabulary, *self.clusters)
+        if self.teacher:
+            self.teacher.to(self.device)
+        module = LitStudent(*settings, teacher=self.teacher) if self.teacher else LitBiLM(*settings)
         if self.initial:
             told = self.initial.adopt(module.network, train.optimizer)
             console.line(f"starting from {self.initial.path}; {told}")

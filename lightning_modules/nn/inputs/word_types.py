@@ -51,4 +51,5 @@ def types_of_window(ids: npt.NDArray[np.int64], spellings: Spellings) -> Types:
     return Types(
         tuple(map(torch.from_numpy, buckets)),
         torch.from_numpy(rank[places].reshape(ids.shape)),
+        torch.from_numpy(types[order]),
     )

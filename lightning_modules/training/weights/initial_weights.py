@@ -7,21 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_modules.config import (
-    AdaptiveSoftmaxConfig,
-    CharCNNInputConfig,
-    HeadConfig,
-    ModelConfig,
-)
+from lightning_modules.config import CharCNNInputConfig, HeadConfig, ModelConfig
 from lightning_modules.models.checkpoint_file import CheckpointError, read_checkpoint
 from lightning_modules.models.model_folder import network_of_checkpoint
 from lightning_modules.models.stored_network import first_not_finite
 from lightning_modules.nn.bilm import BiLMNetwork
-from lightning_modules.nn.heads.adaptive_softmax import AdaptiveSoftmax
 from lightning_modules.nn.inputs.adaptive_input import AdaptiveInput
 from lightning_modules.training.config import OptimizerConfig, SGDConfig
 from lightning_modules.training.optimizers import build_optimizer
 from lightning_modules.training.weights.initial_source import InitialSource, initial_source
+from lightning_modules.training.weights.trained_clusters import Clusters, clusters_of_head
 from lightning_modules.vectors.pretrained import BiLM
 from preprocess.errors import UserError
 from preprocess.files import storage
@@ -91,26 +86,12 @@ class InitialWeights:
             )
         return initial
 
-    def clusters(self, head: HeadConfig, vocabulary: int) -> tuple[tuple[int, ...], Tensor] | None:
+    def clusters(self, head: HeadConfig, vocabulary: int) -> Clusters | None:
         """Return cutoffs and ranks of the model's adaptive softmax, if the new one can use them.
 
-        Args:
-            head: settings of the new output layer.
-            vocabulary: number of ids that the new output layer predicts.
-
-        Returns:
-            Cutoffs, and the rank of each id, int64 (vocabulary,); None if they do not fit.
+        Arguments and result as in `clusters_of_head`.
         """
-        trained = self.network.head
-        if not (
-            self.same_ids
-            and isinstance(head, AdaptiveSoftmaxConfig)
-            and isinstance(trained, AdaptiveSoftmax)
-            and trained.vocabulary == vocabulary
-            and head.cutoffs in ("auto", trained.cutoffs)
-        ):
-            return None
-        return trained.cutoffs, trained.ranks
+        return clusters_of_head(self.network.head, head, vocabulary) if self.same_ids else None
 
     @torch.no_grad()
     def adopt(self, network: BiLMNetwork, optimizer: OptimizerConfig) -> str:
@@ -215,7 +196,13 @@ def _read_checkpoint(source: InitialSource) -> tuple[BiLMNetwork, dict[str, Stat
     try:
         # Lightning's checkpoints have a list; those of biloom 0.1, one optimiser.
         found = [checkpoint.get("optimizer"), *(checkpoint.get("optimizer_states") or [])]
-        states: dict[int, State] = next((one["state"] for one in found if one), {})
+        optimizer: dict[str, Any] = next((one for one in found if one), {"state": {}})
+        # Further groups have weights beside the network, such as the maps of a student.
+        groups = optimizer.get("param_groups", ())[1:]
+        beside = {number for group in groups for number in group["params"]}
+        states: dict[int, State] = {
+            number: state for number, state in optimizer["state"].items() if number not in beside
+        }
         moments = {
             name: states[number] for number, name in enumerate(weights) if states.get(number)
         }

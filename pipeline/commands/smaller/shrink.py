@@ -7,12 +7,12 @@ import numpy.typing as npt
 
 from lightning_modules.models.model_folder import TYPE_VECTORS, load_network, save_model
 from lightning_modules.models.model_settings import ModelSettings
+from lightning_modules.models.smaller.description import described, section
 from lightning_modules.models.smaller.parts import OF_COMMAND, Parts, Reduction, SmallerError
 from lightning_modules.models.smaller.reduce import changed_settings, reduce_model
 from pipeline.console import Console, count
 from pipeline.lifecycle.task_folder import is_made
 from pipeline.reports.card_file import CARD, SMALLER
-from pipeline.reports.smaller_model import described, section
 from pipeline.version import biloom_version
 from preprocess.errors import one_line
 from preprocess.files import storage

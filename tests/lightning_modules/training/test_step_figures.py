@@ -19,6 +19,20 @@ def test_steps_whose_gradient_is_not_finite_are_counted() -> None:
     assert told == [(0, 0, 0), (1, 1, 1), (2, 2, 2), (2, 0, 0), (3, 1, 1)]
 
 
+def test_further_terms_are_means_over_the_parts_and_not_part_of_the_loss() -> None:
+    figures = StepFigures(2)
+    for loss, term in ((1.0, 4.0), (3.0, 8.0)):
+        figures.add(torch.tensor([loss, loss + 1]))
+        figures.add_term("loss_layers", torch.tensor(term))
+    figures.finish(0.1)
+    logged = figures.to_log()
+    assert (logged["train_loss"], logged["loss_layers"], logged["loss_backward"]) == (2.5, 6, 3)
+
+    figures.add(torch.ones(2))
+    figures.finish(0.1)
+    assert "loss_layers" not in figures.to_log()
+
+
 def test_steps_with_a_scale_above_1_are_not_known_as_skipped_in_a_row() -> None:
     figures = StepFigures(2)
     told = []

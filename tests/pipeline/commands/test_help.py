@@ -106,6 +106,7 @@ NOT_RUN = {
         ("classify train", "classify test", "classify predict"),
         "needs labelled texts; tasks/test_classify.py, and docs/classification.md is run",
     ),
+    "serve": "serves until a signal; serving/test_serve.py",
     "tag train": "needs tagged sentences; tasks/test_tag.py",
     "tag test": "needs tagged sentences; tasks/test_tag.py",
     "tag predict": "needs a tagger; tasks/test_tag.py",

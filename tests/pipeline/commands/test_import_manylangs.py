@@ -49,7 +49,7 @@ def test_what_such_a_model_cannot_do_is_said(
     assert run("score", tmp_path / "text", "--model", tmp_path / "model") == 2
     err = capsys.readouterr().err
     assert "so it cannot score or generate text" in err
-    assert "(an imported ELMo model never has one)" in err
+    assert "(an imported ELMo model or a static model never has one)" in err
     assert run("export-elmo", tmp_path / "model", tmp_path / "archive") == 2
     err = capsys.readouterr().err
     assert "model.input.kind is word_char_cnn, but an ELMo archive needs char_cnn" in err

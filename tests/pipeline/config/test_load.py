@@ -249,7 +249,7 @@ def test_overrides_may_set_different_keys_of_a_section() -> None:
         ("model.head.cutoffs=[3, 2]", "model.head: cutoffs must be positive and strictly increasing, not [3, 2]"),
         ("model.head.kind=null", "model.head.kind: must be one of 'adaptive_softmax', 'softmax', 'sampled_softmax', not null"),
         ("model.head.kind=[a]", "model.head.kind: must be one of 'adaptive_softmax', 'softmax', 'sampled_softmax', not a list"),
-        ("model.recurrent.kind=rnn", "model.recurrent.kind: must be one of 'lstm', 'gru', 'hgrn2', 'sru', 'none', not 'rnn'"),
+        ("model.recurrent.kind=rnn", "model.recurrent.kind: must be one of 'lstm', 'gru', 'hgrn2', 'sru', not 'rnn'"),
         ("train.boundary=bos", "train.boundary: must be one of 'eos', 'bos_eos', not 'bos'; did you mean 'bos_eos'?"),
         ("prepare.cleaning.unicode=nfc", "prepare.cleaning.unicode: must be one of 'NFC', 'NFKC', 'none', not 'nfc'; did you mean 'NFC'?"),
         ("train.device=gpu", "train.device: must be one of 'auto', 'cpu', 'cuda', not 'gpu'"),

@@ -1,0 +1,1 @@
+"""Training of a smaller model, the student, with a trained model, its teacher."""

@@ -1,0 +1,52 @@
+"""`biloom distill --to student`: a smaller model that is trained with a trained one."""
+
+import json
+from collections.abc import Sequence
+
+from pipeline.commands.stage_commands import files_and_overrides
+from pipeline.config.load import load_config
+from pipeline.console import Console
+from pipeline.lifecycle.default_recipe import continued
+from pipeline.stages.run import run
+from pipeline.training.processes import is_further_process
+
+STAGES = ("train", "evaluate", "export")
+"""The stages of a student, in order. Its corpus is prepared."""
+
+
+def distill_student(model: str, out: str, words: Sequence[str], overwrite: bool = False) -> int:
+    """Train, evaluate and export a student, as the commands of these stages do.
+
+    A finished stage is skipped, and an interrupted one resumed.
+
+    Args:
+        model: model folder of the teacher, a path or URL, or a repository of the Hugging Face hub.
+        out: folder or URL of the results, as ``run.output``.
+        words: config files, names of shipped configs, and settings as ``key.path=value``, as
+            `biloom train` takes them.
+        overwrite: whether to move results of other settings aside.
+
+    Returns:
+        The exit code of the process.
+
+    Raises:
+        UserError: the settings, the corpus or the teacher cannot be used.
+    """
+    files, settings = files_and_overrides(words)
+    notes: list[str] = []
+    # In quotes, because an unquoted path could be read as another type.
+    given = [
+        f"train.teacher.model={json.dumps(model, ensure_ascii=False)}",
+        f"run.output={json.dumps(out, ensure_ascii=False)}",
+    ]
+    config = continued(load_config(files, [*settings, *given], notes, default_recipe=True))
+    if is_further_process(config.train):
+        from pipeline.stages.train import join
+
+        return join(config, overwrite=overwrite)
+    console = Console()
+    for note in notes:
+        console.warn(note)
+    for stage in STAGES:
+        run(config, stage, console, overwrite)
+    return 0
