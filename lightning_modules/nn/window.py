@@ -20,7 +20,7 @@ class Types(NamedTuple):
         characters: the types in buckets of similar length, each int64 (types, maximum length).
         positions: the type at each position, as an index into the concatenation of the buckets, int64
             (directions, time, rows).
-        ids: the id of each type, int64 (types,); None if the types are not those of a vocabulary.
+        ids: the id of each type, int64 (types,); None unless they were asked for.
     """
 
     characters: tuple[Tensor, ...]

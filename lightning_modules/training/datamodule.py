@@ -228,4 +228,5 @@ class TokenShardDataModule(pl.LightningDataModule):
             )
         tokenizer = cached_tokenizer(folder, content)
         size = network.input.max_characters
-        return word_encoder(tokenizer.spelling, self.corpus.vocabulary, size)
+        has_teacher = self.train_config.teacher is not None
+        return word_encoder(tokenizer.spelling, self.corpus.vocabulary, size, has_teacher)

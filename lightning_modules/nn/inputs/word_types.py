@@ -18,7 +18,7 @@ More buckets need less padding but more matmuls. A bucket per length was not fas
 
 
 def word_encoder(
-    spelling: Callable[[int], str], vocabulary: int, max_characters: int
+    spelling: Callable[[int], str], vocabulary: int, max_characters: int, with_ids: bool = False
 ) -> Callable[[npt.NDArray[np.int64]], Types]:
     """Return a function from the ids of a window to its types, for a character CNN.
 
@@ -26,17 +26,22 @@ def word_encoder(
         spelling: spelling of an id.
         vocabulary: number of ids.
         max_characters: longest spelling, in bytes with marks.
+        with_ids: as of `types_of_window`.
     """
     spellings = Spellings(spelling, vocabulary, max_characters)
-    return partial(types_of_window, spellings=spellings)
+    return partial(types_of_window, spellings=spellings, with_ids=with_ids)
 
 
-def types_of_window(ids: npt.NDArray[np.int64], spellings: Spellings) -> Types:
+def types_of_window(
+    ids: npt.NDArray[np.int64], spellings: Spellings, with_ids: bool = False
+) -> Types:
     """Return the types of a window: each distinct id once, shortest spelling first.
 
     Args:
         ids: (directions, time, rows).
         spellings: spellings of the vocabulary.
+        with_ids: whether the result has `Types.ids`, which only a teacher reads: each tensor of a window
+            is a copy to the device in each step.
     """
     types, places = np.unique(ids, return_inverse=True)
     characters = spellings.of_ids(types)  # (types, max_characters)
@@ -51,5 +56,5 @@ def types_of_window(ids: npt.NDArray[np.int64], spellings: Spellings) -> Types:
     return Types(
         tuple(map(torch.from_numpy, buckets)),
         torch.from_numpy(rank[places].reshape(ids.shape)),
-        torch.from_numpy(types[order]),
+        torch.from_numpy(types[order]) if with_ids else None,
     )

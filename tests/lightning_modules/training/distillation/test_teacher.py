@@ -58,7 +58,7 @@ def window(ids: np.ndarray[Any, Any], spelled: int = 0) -> Window:
     """A window of ids, or of spellings of at most so many characters."""
     inputs: Any = torch.from_numpy(ids)
     if spelled:
-        inputs = word_encoder(Speller.spelling, VOCABULARY, spelled)(ids)
+        inputs = word_encoder(Speller.spelling, VOCABULARY, spelled, with_ids=True)(ids)
     resets = torch.zeros(ids.shape, dtype=torch.bool)
     resets[0, 2, 1] = True
     return Window(inputs, torch.from_numpy(ids), None, resets)
