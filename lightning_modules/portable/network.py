@@ -138,9 +138,6 @@ class StreamNetwork(nn.Module):
     Raises:
         PortableError: the model's layers cannot be exported, or it has none, so that nothing depends on the
             part before.
-
-    Raises:
-        PortableError: the model's layers cannot be exported.
     """
 
     initial: Tensor

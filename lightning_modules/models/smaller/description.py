@@ -6,7 +6,7 @@ from lightning_modules.models.smaller.changes import Changes
 def described(changes: Changes) -> list[str]:
     """Return a sentence for each part that is smaller; the first one has the numbers of parameters."""
     before, after = changes.parameters
-    lines = [f"{after:,} of {before:,} parameters are kept."]
+    lines = [f"Parameters: {after:,}, before {before:,}."]
     if changes.layers:
         of, kept = changes.layers
         same = "" if changes.input_rank else ", equal to those of the full model"

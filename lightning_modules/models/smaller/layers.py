@@ -28,7 +28,7 @@ def keep_layers(parts: Parts, layers: int, names: Names) -> Parts:
         possible = possible if present > 1 else f"none can be dropped, leave {names.layers} out"
         raise SmallerError(
             f"{names.layers}: {layers} layers are to be kept, but the model has {present} recurrent "
-            f"{'layers' if present > 1 else 'layer'}; {possible}"
+            f"{'layer' if present == 1 else 'layers'}; {possible}"
         )
     if settings.head:
         raise SmallerError(

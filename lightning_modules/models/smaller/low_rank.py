@@ -61,7 +61,9 @@ def low_rank(table: Tensor, linear: Tensor | None, rank: int, share: Tensor) -> 
     share = share.double() / share.double().sum()
     outer = None if linear is None else linear.double().T  # (dim, width)
     with _one_thread():
-        mean = share @ table.double() if outer is None else (share @ table.double()) @ outer
+        mean = torch.zeros(table.shape[1] if outer is None else outer.shape[1], dtype=torch.float64)
+        for rows, part in _centred(table, outer, mean.clone()):
+            mean += share[rows] @ part
         covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
         for rows, part in _centred(table, outer, mean):
             covariance += part.T @ (share[rows, None] * part)

@@ -9,9 +9,12 @@ from pipeline.console import Console
 from pipeline.lifecycle.default_recipe import continued
 from pipeline.stages.run import run
 from pipeline.training.processes import is_further_process
+from preprocess.errors import UserError
 
 STAGES = ("train", "evaluate", "export")
 """The stages of a student, in order. Its corpus is prepared."""
+OPTIONS = {"train.teacher.model": "--model", "run.output": "--out"}
+"""Settings that options of the command give, each with its option."""
 
 
 def distill_student(model: str, out: str, words: Sequence[str], overwrite: bool = False) -> int:
@@ -33,6 +36,9 @@ def distill_student(model: str, out: str, words: Sequence[str], overwrite: bool 
         UserError: the settings, the corpus or the teacher cannot be used.
     """
     files, settings = files_and_overrides(words)
+    for key, option in OPTIONS.items():
+        if any(word.partition("=")[0].strip() == key for word in settings):
+            raise UserError(f"--to student sets {key} from {option}; leave {key}=... out")
     notes: list[str] = []
     # In quotes, because an unquoted path could be read as another type.
     given = [

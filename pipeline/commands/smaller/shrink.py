@@ -72,7 +72,7 @@ def shrink(model: str, folder: str, options: Asked, corpus: str | None = None) -
     manifest = read_manifest(model, "export")
     asked = {"stage": "export", "model": manifest.content, **options._asdict()}
     names = {file.name for file in manifest.files}
-    if is_made(folder, asked, names, "a model", console):
+    if is_made(folder, asked, {*names, CARD}, "a model", console):
         return
     network, saved, vectors = load_network(model)
     weights = network.state_dict() | ({} if vectors is None else {TYPE_VECTORS: vectors})
@@ -116,7 +116,7 @@ def shrink(model: str, folder: str, options: Asked, corpus: str | None = None) -
     write_manifest(folder, result)
     for line in described(changes):
         console.line(line)
-    before = sum(file.bytes for file in manifest.files)
+    before = sum(file.bytes for file in manifest.files if file.name != CARD)
     console.line(
         f"{one_line(folder)}: {count(sum(file.bytes for file in made))}B, before {count(before)}B"
     )

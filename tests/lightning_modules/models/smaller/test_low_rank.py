@@ -84,6 +84,21 @@ def test_rows_in_parts_and_threads_give_the_same_bits(monkeypatch: pytest.Monkey
     torch.testing.assert_close(low_rank(table, None, 9, share)[:3], results[0][:3])
 
 
+def test_few_rows_at_once_are_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    double, rows = Tensor.double, list[int]()
+
+    def counted(x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            rows.append(len(x))
+        return double(x)
+
+    monkeypatch.setattr(Tensor, "double", counted)
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", 7)
+    low_rank(matrix(30, 6, 1), None, 3, shares(30, 1))
+
+    assert rows == [7, 7, 7, 7, 2] * 3
+
+
 def test_equal_rows_have_no_error() -> None:
     found = low_rank(torch.ones(5, 4), None, 2, torch.ones(5))
 

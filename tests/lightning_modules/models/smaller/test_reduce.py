@@ -22,7 +22,6 @@ from lightning_modules.models.smaller.reduce import Reduced, changed_settings, r
 from lightning_modules.models.stored_network import check_type_vectors, network_of_weights
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.word_char_cnn import WordCharCNN
-from lightning_modules.recurrent_config import NoRecurrenceConfig
 from preprocess.config import SentencePieceConfig
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.base import UNKNOWN
@@ -46,8 +45,8 @@ def make(model: Mapping[str, Any], head: bool = True, seed: int = 3, ranked: boo
     others = [n for n in range(predictable) if n not in controls]
     ranks = torch.tensor([*controls, *others]) if ranked else None
     cutoffs = (20, 50) if config.head.kind == "adaptive_softmax" else ()
-    untrained = isinstance(config.recurrent, NoRecurrenceConfig)
-    trained = not untrained and not isinstance(config.input, WordCharCNNInputConfig)
+    imported = isinstance(config.input, WordCharCNNInputConfig)
+    trained = not imported and config.recurrent.layers > 0
     network = BiLMNetwork(config, WORDS + 3, cutoffs, ranks, head=trained)
     if isinstance(network.input, WordCharCNN):
         network.input.code_points.copy_(torch.tensor([*map(ord, "0123456789abcdefgklw")]))
@@ -307,6 +306,11 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(SmallerError, match=message):
         reduce(make(model, head=head), **wanted)
+
+
+def test_a_model_without_recurrent_layers_has_none_to_drop() -> None:
+    with pytest.raises(SmallerError, match="has 0 recurrent layers; none can be dropped"):
+        reduce(make(MODELS["static"]), layers=1)
 
 
 def test_messages_name_the_options_of_the_command() -> None:

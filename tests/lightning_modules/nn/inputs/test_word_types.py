@@ -24,7 +24,8 @@ def test_each_position_leads_to_the_characters_of_its_id(ids: list[int], most: i
     assert types.positions.dtype == types.characters[0].dtype == torch.int64
     rows = [row for bucket in types.characters for row in bucket.tolist()]
     assert len(rows) == len(set(ids)), "an id occurs twice"
-    assert types.ids is not None and types_of_window(window, spellings).ids is None
+    assert types.ids is not None
+    assert types_of_window(window, spellings).ids is None
     assert torch.equal(types.ids[types.positions], torch.from_numpy(window))
     for token, place in zip(ids, types.positions.reshape(-1).tolist(), strict=True):
         expected = spellings.of_ids(np.array([token]))[0].tolist()

@@ -42,6 +42,17 @@ def test_a_shell_that_split_a_setting_is_reported(
         distill_student(str(trained), str(tmp_path), [*words(tiny), "train.order=", "x"])
 
 
+@pytest.mark.parametrize(
+    ("setting", "option"), [("run.output=x", "--out"), ("train.teacher.model=x", "--model")]
+)
+def test_a_setting_that_an_option_gives_is_refused(
+    tiny: Tiny, tmp_path: Path, setting: str, option: str
+) -> None:
+    key = setting.partition("=")[0]
+    with pytest.raises(UserError, match=rf"^--to student sets {key} from {option}; leave {key}="):
+        distill_student("none", str(tmp_path), [*words(tiny), setting])
+
+
 def test_the_folder_of_a_run_is_no_teacher(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^train\.teacher\.model: .* holds no finished 'export'"):
         distill_student(str(trained), str(tmp_path), words(tiny, *FEW))

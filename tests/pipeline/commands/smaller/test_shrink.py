@@ -1,6 +1,8 @@
 """`biloom shrink`, from the command line."""
 
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from biloom import BiLM
 from lightning_modules.models.model_folder import load_network
 from pipeline.cli import main
-from preprocess.files.manifest import check_files, read_manifest
+from preprocess.files.manifest import check_files, read_manifest, write_manifest
 from preprocess.files.storage import list_names
 from preprocess.shards.format import Corpus
 from tests.lightning_modules.models.manylangs.small_model import make_model
@@ -40,7 +42,7 @@ def test_a_smaller_model_is_a_model_folder(
         sum(parameter.numel() for parameter in one.network.parameters()) for one in (full, small)
     ]
     assert manifest.details["smaller"]["parameters"] == parameters
-    assert f"{parameters[1]:,} of {parameters[0]:,} parameters are kept." in printed
+    assert f"Parameters: {parameters[1]:,}, before {parameters[0]:,}." in printed
     assert f"{tmp_path}/small: " in printed
     card = (tmp_path / "small" / "README.md").read_text()
     assert card.startswith((source / "README.md").read_text())
@@ -70,6 +72,27 @@ def test_vectors_are_equal_and_a_smaller_model_can_be_made_smaller_again(
     for full, small in zip(one.embed(TEXTS), two.embed(TEXTS), strict=True):
         np.testing.assert_array_equal(small.vectors, full.vectors[:2])
     assert (tmp_path / "two" / "README.md").read_text().count("## Made smaller") == 2
+
+
+def test_a_model_without_a_card_gets_one_and_bytes_are_compared_without_it(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, small = tmp_path / "plain", tmp_path / "small"
+    shutil.copytree(trained / "export", source)
+    manifest = read_manifest(str(source))
+    files = tuple(file for file in manifest.files if file.name != "README.md")
+    write_manifest(str(source), replace(manifest, files=files))
+    (source / "README.md").unlink()
+
+    assert shrink(source, small, "--no-head") == 0
+    (small / "manifest.json").unlink()  # as if the command was killed
+    assert shrink(source, small, "--no-head") == 0
+    assert (small / "README.md").read_text().startswith("\n## Made smaller")
+
+    capsys.readouterr()
+    assert shrink(small, tmp_path / "same", "--no-head") == 0
+    before, after = re.findall(r"[\d.,]+k?B", capsys.readouterr().out)
+    assert before == after
 
 
 def test_stored_word_vectors_are_kept(tiny: Tiny, tmp_path: Path) -> None:
