@@ -15,10 +15,10 @@ def check_cache(cache: VectorCache, model: BiLM, layer: TeacherLayer) -> None:
     """Check that a cache has the vectors of a model's tokens in a layer.
 
     Raises:
-        DistillationError: it was made by another model, has vectors of something else than tokens, or does
-            not have the layer or its texts.
+        DistillationError: it was made by another model, has vectors of something else than tokens or from
+            another state than the zero state, or does not have the layer or its texts.
     """
-    path, made = cache.path, cache.manifest.details["vectors"]
+    path, made = cache.path, cache.manifest.details.get("vectors", {})
     if cache.model != model.content:
         raise DistillationError(
             f"{path}: this vector cache was made by another model ({cache.model[:12]}, not "
@@ -32,6 +32,11 @@ def check_cache(cache: VectorCache, model: BiLM, layer: TeacherLayer) -> None:
     if made.get("kind") == "gradient":
         raise DistillationError(
             f"{path}: this vector cache has gradients; make a cache with embed.kind=vector"
+        )
+    if made.get("warm_up"):
+        raise DistillationError(
+            f"{path}: this vector cache was made with embed.warm_up=true, but types without uses are read from "
+            "the zero state; make a cache with embed.warm_up=false"
         )
     if not cache.texts_kept:
         raise DistillationError(

@@ -26,7 +26,7 @@ class AbsentTextError(UserError):
 
 
 class LongTextError(UserError):
-    """Raised for a text of more tokens than allowed."""
+    """Raised for a text of more tokens, or cached vectors of more numbers, than allowed."""
 
 
 class ChoiceError(UserError):
@@ -59,10 +59,12 @@ class Limit:
     Attributes:
         tokens: largest number of tokens.
         truncate: whether to cut a longer text, instead of refusing it.
+        values: largest number of values that are read from the cache; None means no limit.
     """
 
     tokens: int
     truncate: bool = False
+    values: int | None = None
 
 
 class ServedVectors:
@@ -158,23 +160,31 @@ class ServedVectors:
 
         Raises:
             AbsentTextError: a text is not in the cache, and there is no model.
-            LongTextError: a text has too many tokens and is not to be truncated.
+            LongTextError: a text has too many tokens and is not to be truncated, or the cached vectors
+                have too many values.
             CacheError: the cache is damaged.
         """
         found: dict[int, Prepared] = {}
+        values = 0
         if self.cache is not None:
             for number, text in enumerate(texts):
                 split = text.split() if self._words and isinstance(text, str) else text
                 try:
-                    vectors = np.asarray(self.cache[split], np.float32)
+                    units = self.cache.units_of(split)
                 except KeyError:
                     if self.model is None:
                         raise AbsentTextError(
                             f"`inputs[{number}]` is not in the vector cache; a text must be sent exactly "
                             "as it was embedded, a list of words as a list"
                         ) from None
-                else:
-                    found[number] = Prepared(None, vectors, vectors.shape[1])
+                    continue
+                values += self.values(selection, units)
+                if limit.values is not None and values > limit.values:
+                    raise LongTextError(
+                        f"the cached vectors have more than {limit.values:,} numbers; send fewer or shorter "
+                        "texts"
+                    )
+                found[number] = Prepared(None, np.asarray(self.cache[split], np.float32), units)
         others = [number for number in range(len(texts)) if number not in found]
         if others:
             found.update(zip(others, self._read(texts, others, selection, limit), strict=True))

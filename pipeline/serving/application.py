@@ -29,6 +29,19 @@ GONE = 499
 Handler = Callable[[Request], Awaitable[Response]]
 
 
+class _Admitted:
+    """A handler whose request is in progress until its answer is sent."""
+
+    def __init__(self, service: VectorService, handler: Handler) -> None:
+        self._service, self._handler = service, handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        with self._service.admitted(request):
+            response = await self._handler(request)
+            await response(scope, receive, send)
+
+
 class Routes:
     """The handlers of the routes.
 
@@ -50,17 +63,10 @@ class Routes:
             Route("/health", self._health),
             Route("/metrics", self._metrics),
             *(
-                Route(path, self._admitted(handler), methods=["POST"])
+                Route(path, _Admitted(self._service, handler), methods=["POST"])
                 for path, handler in posts.items()
             ),
         ]
-
-    def _admitted(self, handler: Handler) -> Handler:
-        async def handle(request: Request) -> Response:
-            with self._service.admitted():
-                return await handler(request)
-
-        return handle
 
     async def _body(self, request: Request, kind: type[B]) -> B:
         """Read and parse a body.
@@ -183,6 +189,9 @@ def application(service: VectorService, info: Mapping[str, Any], key: str | None
                 await self._app(scope, receive, counted)
             except ClientGoneError:
                 status = GONE
+            except Exception:
+                status = 500
+                raise
             finally:
                 route = scope["path"] if scope["path"] in paths else "other"
                 service.metrics.on_request(route, status, time.monotonic() - began)
@@ -207,7 +216,11 @@ def application(service: VectorService, info: Mapping[str, Any], key: str | None
             )
             await refusal.response(scope["path"])(scope, receive, send)
 
-    handlers: Mapping[Any, Any] = {RequestError: _answer_error, HTTPException: _answer_http}
+    handlers: Mapping[Any, Any] = {
+        RequestError: _answer_error,
+        HTTPException: _answer_http,
+        Exception: _answer_fault,
+    }
     return Starlette(
         routes=routes,
         middleware=[Middleware(Counted), Middleware(Authorised)],
@@ -221,4 +234,10 @@ async def _answer_error(request: Request, error: RequestError) -> Response:
 
 async def _answer_http(request: Request, error: HTTPException) -> Response:
     answer = RequestError(error.detail, "Validation", error.status_code, error.headers)
+    return answer.response(request.url.path)
+
+
+async def _answer_fault(request: Request, error: Exception) -> Response:
+    # uvicorn writes the traceback to standard error.
+    answer = RequestError("internal error; its traceback is in the server's log", "Backend", 500)
     return answer.response(request.url.path)

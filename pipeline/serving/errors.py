@@ -5,13 +5,19 @@ of its kinds are those of that server; further kinds are those of HTTP. The rout
 {"message": message, "code": status, "type": kind}.
 """
 
+import asyncio
 from collections.abc import Mapping
 
 import orjson
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from pipeline.serving.limits import PART_SECONDS
 
 OPENAI_ROUTE = "/v1/embeddings"
 """The route whose errors have the form of OpenAI's API."""
+PART_BYTES = 1 << 18
+"""Size of the parts in which an answer is sent."""
 RETRY_SECONDS = 1
 """After how many seconds an overloaded server is to be asked again."""
 
@@ -58,7 +64,33 @@ class RequestError(Exception):
 
 
 class ClientGoneError(Exception):
-    """The client has closed the connection; nobody reads an answer."""
+    """The client has closed the connection, or does not receive its answer."""
+
+
+class PartedResponse(Response):
+    """An answer that is sent part by part. The call ends when the client's system has received it.
+
+    A client that does not read is therefore counted as in progress, and its answer as memory in use.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer.
+
+        Raises:
+            ClientGoneError: the client does not receive a part within `PART_SECONDS`.
+        """
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        # `send` waits until the former part has left; the last part is empty.
+        for first in range(0, len(self.body) + PART_BYTES, PART_BYTES):
+            part = self.body[first : first + PART_BYTES]
+            try:
+                async with asyncio.timeout(PART_SECONDS):
+                    await send(
+                        {"type": "http.response.body", "body": part, "more_body": bool(part)}
+                    )
+            except TimeoutError:
+                raise ClientGoneError from None
 
 
 def overloaded(message: str) -> RequestError:
@@ -71,4 +103,4 @@ def json_response(
 ) -> Response:
     """Return an object as JSON. Arrays of float32 have the fewest digits that identify each number."""
     data = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(data, status, headers, "application/json")
+    return PartedResponse(data, status, headers, "application/json")

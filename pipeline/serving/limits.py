@@ -7,9 +7,11 @@ from preprocess.errors import UserError
 ANSWER_VALUES = 1 << 22
 """Largest number of values of one answer: 16 MB of float32, some 50 MB of JSON."""
 WAITING_VALUES = 1 << 25
-"""Values of all answers that are computed or wait at a time: 128 MB of float32."""
+"""Values of all answers in progress, until they are sent: 128 MB of float32, some 400 MB of JSON."""
 BODY_SECONDS = 10.0
 """How long a client may take to send a request."""
+PART_SECONDS = 30.0
+"""How long a client may take to receive each part of an answer."""
 STOP_SECONDS = 30
 """How long a server that was told to stop finishes requests."""
 
@@ -24,7 +26,7 @@ class Limits:
 
     Attributes:
         max_batch_tokens: tokens that are computed together.
-        max_concurrent_requests: requests that are read, wait or are computed; more get status 429.
+        max_concurrent_requests: requests that are read, wait, are computed or answered; more get status 429.
         max_client_batch_size: texts of a request.
         max_input_tokens: tokens of a text.
         payload_limit: bytes of a request.

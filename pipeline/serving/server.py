@@ -34,12 +34,15 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         if bound is not None:
             bound.close()
-        reason = getattr(error, "strerror", None) or error
-        raise ServeError(
-            f"the server cannot listen at {host}, port {port} ({reason}); choose others with --host and "
-            "--port"
-        ) from error
+        raise _unusable(host, port, error) from error
     return bound
+
+
+def _unusable(host: str, port: int, error: Exception) -> ServeError:
+    reason = getattr(error, "strerror", None) or error
+    return ServeError(
+        f"the server cannot listen at {host}, port {port} ({reason}); choose others with --host and --port"
+    )
 
 
 def url(bound: socket.socket) -> str:
@@ -61,7 +64,13 @@ class _Server(uvicorn.Server):
         self._on_start = on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            # Another program that had bound the same address began to listen at it first.
+            assert sockets
+            host, port = sockets[0].getsockname()[:2]
+            raise _unusable(host, port, error) from error
         self._on_start()
 
     @contextmanager

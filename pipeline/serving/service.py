@@ -89,8 +89,8 @@ class VectorService:
         self._queue.close()
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Count a request as in progress.
+    def admitted(self, request: Request) -> Iterator[None]:
+        """Count a request, and the values of its answer, as in progress until the end of the block.
 
         Raises:
             RequestError: there are too many requests.
@@ -100,13 +100,15 @@ class VectorService:
                 f"{self._requests:,} requests are in progress, which is the limit; try again later"
             )
         self._requests += 1
+        request.state.values = 0
         try:
             yield
         finally:
             self._requests -= 1
+            self._values -= request.state.values
 
     async def vectors(self, request: Request, asked: Asked) -> Found:
-        """Return the vectors of a request whose body has been read.
+        """Return the vectors of a request that is `admitted` and whose body has been read.
 
         Raises:
             RequestError: the request cannot be answered.
@@ -124,8 +126,8 @@ class VectorService:
         except (SelectionError, ChoiceError) as error:
             raise RequestError(str(error), "Validation", 422) from None
         prepared = await self._prepared(request, asked, selection)
-        with self._room(self._needed(prepared, selection)):
-            return await self._computed(request, prepared, selection)
+        self._reserve(request, self._needed(prepared, selection))
+        return await self._computed(request, prepared, selection)
 
     async def tokenised(self, request: Request, texts: Sequence[Text]) -> list[Prepared]:
         """Return the tokens of texts.
@@ -139,7 +141,7 @@ class VectorService:
     async def _prepared(
         self, request: Request, asked: Asked, selection: Selection
     ) -> list[Prepared]:
-        limit = Limit(self.limits.max_input_tokens, asked.truncate)
+        limit = Limit(self.limits.max_input_tokens, asked.truncate, ANSWER_VALUES)
         read = partial(self.source.prepare, asked.texts, selection, limit)
         loop = asyncio.get_running_loop()
         try:
@@ -167,16 +169,12 @@ class VectorService:
             )
         return values
 
-    @contextmanager
-    def _room(self, values: int) -> Iterator[None]:
+    def _reserve(self, request: Request, values: int) -> None:
         """Count the values of an answer, to bound the memory of all answers."""
         if self._values + values > WAITING_VALUES:
-            raise overloaded("too many vectors are being computed; try again later")
+            raise overloaded("too many vectors are in progress; try again later")
         self._values += values
-        try:
-            yield
-        finally:
-            self._values -= values
+        request.state.values = values
 
     async def _computed(
         self, request: Request, prepared: Sequence[Prepared], selection: Selection

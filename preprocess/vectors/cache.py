@@ -153,6 +153,15 @@ class VectorCache(Mapping[Text, Vectors]):
         shard, entry, row = self._find(text, text_key(text))
         return shard.vectors(entry, row)
 
+    def units_of(self, text: Text) -> int:
+        """Return how many vectors a text has in each layer, without reading them.
+
+        Raises:
+            KeyError, CacheError: as ``cache[text]``.
+        """
+        _, _, row = self._find(text, text_key(text))
+        return row.units
+
     def tokens(self, text: Text) -> list[str]:
         """Return the spellings of the units of a text: one for each of its vectors per layer.
 

@@ -24,7 +24,7 @@ def _distill(options: Namespace) -> int:
         options.model,
         tuple(options.cache or ()),
         tuple(options.input or ()),
-        options.layers or "top",
+        "top" if options.layers is None else options.layers,
         options.dim,
         options.weights or "float32",
     )

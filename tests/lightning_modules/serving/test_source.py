@@ -1,6 +1,7 @@
 """Vectors of served texts: from a model, a cache, or both."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,28 @@ def test_a_cache_answers_its_own_texts_only(cache: VectorCache) -> None:
         source.prepare([STORED, ABSENT], selection, LIMIT)
     with pytest.raises(AbsentTextError):
         source.prepare([STORED.split()], selection, LIMIT)
+
+
+def test_cached_vectors_of_too_many_numbers_are_not_read(
+    cache: VectorCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = ServedVectors(None, cache)
+    selection = source.choose(None, "token", None)
+    size = cache[STORED].size
+    assert len(source.prepare([STORED] * 2, selection, Limit(100, values=2 * size))) == 2
+    read: list[object] = []
+    get = VectorCache.__getitem__
+
+    def counted(self: VectorCache, text: str) -> Any:
+        read.append(text)
+        return get(self, text)
+
+    monkeypatch.setattr(VectorCache, "__getitem__", counted)
+    with pytest.raises(
+        LongTextError, match=r"^the cached vectors have more than \d+ numbers; send"
+    ):
+        source.prepare([STORED] * 3, selection, Limit(100, values=2 * size))
+    assert len(read) == 2
 
 
 @pytest.mark.parametrize(

@@ -190,8 +190,8 @@ def test_limits_of_size(start: Callable[..., Served], model: BiLM) -> None:
     chunked = small.send(
         "POST",
         "/embed",
-        chunks,
-        {"Content-Type": "application/json"},  # type: ignore[arg-type]
+        chunks,  # type: ignore[arg-type]
+        {"Content-Type": "application/json"},
     )
     assert chunked.status == 413
     assert chunked.json["error"] == "the request has more than 100 bytes"
@@ -256,3 +256,20 @@ def test_the_error_of_a_model_is_answered(
     assert answer.json["error"].startswith(
         "inference failed: a layer of a text: the model computes"
     )
+
+
+def test_an_internal_error_is_answered_and_counted(
+    start: Callable[..., Served], model: BiLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyError("a fault of the program")
+
+    monkeypatch.setattr(BiLM, "embed_batches", fail)
+    served = start(model)
+    answer = served.post("/embed", {"inputs": "ka"})
+    assert answer.status == 500
+    assert answer.json == {
+        "error": "internal error; its traceback is in the server's log",
+        "error_type": "Backend",
+    }
+    assert served.metric('biloom_requests_total{route="/embed",status="500"}') == 1

@@ -54,8 +54,8 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def request(text: str) -> bytes:
-    body = json.dumps({"inputs": text}).encode()
+def request(text: str, **fields: object) -> bytes:
+    body = json.dumps({"inputs": text, **fields}).encode()
     head = f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
 
@@ -119,6 +119,31 @@ def test_a_client_that_sends_slowly_is_refused(
             answer += part
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"the request did not arrive within 0.2 seconds" in answer
+
+
+def test_a_client_that_does_not_receive_its_answer_is_given_up(
+    start: Callable[..., Served], model: BiLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.serving.errors.PART_SECONDS", 0.2)
+    served = start(model)
+    with socket.create_connection(("127.0.0.1", served.port)) as client:
+        # An answer of 4,000,000 numbers, which no buffer of a socket holds.
+        client.sendall(request("kana", layers=[0] * (4_000_000 // model.dim)))
+        until(lambda: served.metric('biloom_requests_total{route="/embed",status="499"}') == 1)
+    assert served.metric("biloom_requests_in_progress") == 0
+    assert served.post("/embed", {"inputs": "kana"}).status == 200
+
+
+def test_an_answer_counts_until_it_is_sent(start: Callable[..., Served], model: BiLM) -> None:
+    served = start(model, max_concurrent_requests=1)
+    with socket.create_connection(("127.0.0.1", served.port)) as client:
+        client.settimeout(SECONDS)
+        client.sendall(request("kana", layers=[0] * (4_000_000 // model.dim)))
+        # The answer has begun.
+        assert client.recv(12) == b"HTTP/1.1 200"
+        assert served.metric("biloom_requests_in_progress") == 1
+        assert served.post("/embed", {"inputs": "kana"}).status == 429
+    until(lambda: served.metric("biloom_requests_in_progress") == 0)
 
 
 def test_requests_above_the_limit_are_told_to_come_again(

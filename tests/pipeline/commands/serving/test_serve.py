@@ -5,11 +5,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from lightning_modules.vectors.pretrained import BiLM
 from pipeline.cli import main
 from pipeline.commands.serving.serve import info, open_source
 from pipeline.serving.limits import Limits, ServeError
-from pipeline.serving.server import listen, url
+from pipeline.serving.server import listen, server_of, url
 from tests.conftest import Command, Running, Tiny
 
 
@@ -49,6 +50,34 @@ def embed(host: str, port: int, texts: list[str]) -> bytes:
         connection.close()
 
 
+def in_progress(host: str, port: int) -> float:
+    """Return the number of requests in progress."""
+    connection = HTTPConnection(host, port, timeout=60)
+    try:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+    finally:
+        connection.close()
+    [value] = [line.split()[1] for line in lines if line.startswith("biloom_requests_in_progress ")]
+    return float(value)
+
+
+def is_closed(host: str, port: int) -> bool:
+    """Return whether a server takes no new connections."""
+    try:
+        socket.create_connection((host, port), timeout=60).close()
+    except ConnectionError:
+        return True
+    return False
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "the condition does not become true"
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_requests_in_progress(
@@ -62,9 +91,9 @@ def test_a_signal_finishes_the_requests_in_progress(
         head = f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
         with socket.create_connection((host, port)) as client:
             client.sendall(head.encode() + b"\r\n\r\n" + body[:-1])
-            time.sleep(0.5)
+            until(lambda: in_progress(host, port) == 1)
             process.send_signal(number)
-            time.sleep(0.5)
+            until(lambda: is_closed(host, port))
             client.sendall(body[-1:])
             client.settimeout(60)
             answer = b""
@@ -169,6 +198,18 @@ def test_a_taken_port_is_told(trained: Path, capsys: pytest.CaptureFixture[str])
     assert f"cannot listen at 127.0.0.1, port {port} (Address already in use)" in (
         capsys.readouterr().err
     )
+
+
+def test_a_port_that_another_server_takes_first_is_told() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None: ...
+
+    with listen("127.0.0.1", 0) as first:
+        port = int(url(first).rpartition(":")[2])
+        # Linux lets both bind the address as long as none of them listens.
+        with listen("127.0.0.1", port) as second:
+            first.listen()
+            with pytest.raises(ServeError, match=f"cannot listen at 127.0.0.1, port {port} "):
+                server_of(application).run([second])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("key", ["", "two words", "schlüssel", "line\n"])
