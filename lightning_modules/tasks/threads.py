@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lightning_modules.nn.inputs.char_cnn import CharCNN
+from lightning_modules.one_thread import one_thread
 from lightning_modules.vectors.pretrained import BiLM
 
 LONG = 2e-3
@@ -69,16 +70,11 @@ def threads_for(numbers: int, vectors: int, *, blas: bool = False) -> Iterator[N
         blas: whether the block also computes with NumPy, SciPy or scikit-learn, whose threads are then
             limited, too. They must have been imported.
     """
-    before = torch.get_num_threads()
-    if before == 1 or not is_small(numbers, vectors):
+    if torch.get_num_threads() == 1 or not is_small(numbers, vectors):
         yield
         return
-    torch.set_num_threads(1)
-    try:
-        with _one_blas_thread() if blas else nullcontext():
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with one_thread(), _one_blas_thread() if blas else nullcontext():
+        yield
 
 
 def _one_blas_thread() -> Any:

@@ -11,7 +11,6 @@ frequency rank of its id: the square root of its frequency by Zipf's law, which 
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from lightning_modules.config import EmbeddingInputConfig, WordCharCNNInputConfig
 from lightning_modules.models.smaller.parts import Names, Parts, SmallerError
+from lightning_modules.one_thread import one_thread
 
 ROWS_AT_ONCE = 1 << 14
 """Rows in float64 in memory at once."""
@@ -60,7 +60,7 @@ def low_rank(table: Tensor, linear: Tensor | None, rank: int, share: Tensor) -> 
     """
     share = share.double() / share.double().sum()
     outer = None if linear is None else linear.double().T  # (dim, width)
-    with _one_thread():
+    with one_thread():
         mean = torch.zeros(table.shape[1] if outer is None else outer.shape[1], dtype=torch.float64)
         for rows, part in _centred(table, outer, mean.clone()):
             mean += share[rows] @ part
@@ -87,16 +87,6 @@ def _centred(table: Tensor, outer: Tensor | None, mean: Tensor) -> Iterator[tupl
         rows = slice(start, start + ROWS_AT_ONCE)
         part = table[rows].double()
         yield rows, (part if outer is None else part @ outer) - mean
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def lower_rank(parts: Parts, rank: int, names: Names) -> tuple[Parts, float]:

@@ -1,11 +1,9 @@
 """`biloom distill --to static`: a model folder without recurrent layers."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from lightning_modules.distillation.errors import DistillationError
 from lightning_modules.distillation.layer import TeacherLayer
@@ -19,6 +17,7 @@ from lightning_modules.distillation.static_table import (
 from lightning_modules.distillation.type_sums import TypeSums
 from lightning_modules.models.model_folder import CONFIG, save_model
 from lightning_modules.models.model_settings import ModelSettings, parse_settings
+from lightning_modules.one_thread import one_thread
 from lightning_modules.vectors.pretrained import BiLM
 from pipeline.commands.distillation.sources import CacheSource, TextSource, UseSource
 from pipeline.commands.distillation.static_card import static_card
@@ -101,7 +100,7 @@ def distill_static(request: StaticRequest, out: str) -> None:
     if request.dim is not None:
         check_dim(request.dim, model.dim)
     with ExitStack() as stack:
-        stack.enter_context(_one_thread())
+        stack.enter_context(one_thread())
         source: UseSource
         if request.caches:
             caches = [stack.enter_context(VectorCache.open(path)) for path in request.caches]
@@ -130,17 +129,6 @@ def distill_static(request: StaticRequest, out: str) -> None:
     console.line(
         f"{out}: {len(table.vectors):,} vectors of {table.vectors.shape[1]}, {count(size)}B"
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one thread in the block: the last digits of a product depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _sums(model: BiLM, source: UseSource, console: Console) -> TypeSums:
