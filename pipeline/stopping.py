@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
@@ -22,6 +22,8 @@ ENTER_SECONDS = 10.0
 """How long the main thread may run code that is not Python, such as SentencePiece's training."""
 LEAVE_SECONDS = 60.0
 """How long a stopped command may clean up."""
+RESEND_SECONDS = 0.05
+"""How long after an exception was lost its signal is sent again."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -56,6 +58,46 @@ def tell_stop(code: ExitCode, notes: Sequence[str] = (), stream: TextIO | None =
     tell("\n".join([STOPPED_MESSAGE, *notes]), "warning", stream, exit_code=code)
 
 
+class Resender:
+    """Sends a signal again if the exception that its handler raised was lost.
+
+    A handler may run inside a finaliser or a weak reference's callback. Python prints an exception that
+    is raised there, and ignores it.
+
+    Args:
+        lost: called with an ignored exception; returns the signal to send again to the main thread, or
+            None for an exception of another origin.
+    """
+
+    def __init__(self, lost: Callable[[BaseException | None], int | None]) -> None:
+        self._lost = lost
+        self._ended = threading.Event()
+
+    def begin(self) -> None:
+        self._former = sys.unraisablehook
+        sys.unraisablehook = self._see
+
+    def end(self) -> None:
+        self._ended.set()
+        sys.unraisablehook = self._former
+
+    def _see(self, ignored: Any) -> None:
+        number = self._lost(ignored.exc_value)
+        if number is None:
+            self._former(ignored)
+            return
+        # From another thread: here, the exception would be lost again.
+        timer = threading.Timer(RESEND_SECONDS, self._send, (number,))
+        timer.daemon = True
+        timer.start()
+
+    def _send(self, number: int) -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        if not self._ended.is_set():
+            signal.pthread_kill(main, number)
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Let each of `STOP_SIGNALS` raise `Stopped` in the block; a second one kills the process.
@@ -81,6 +123,7 @@ class _Stop:
     def __init__(self) -> None:
         self._entered, self._left = threading.Event(), threading.Event()
         self._former: dict[signal.Signals, Any] = {}
+        self._resender = Resender(self._lost)
         self.number: int = signal.SIGINT
 
     def begin(self) -> None:
@@ -98,12 +141,14 @@ class _Stop:
         self._former_pipe = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
+        self._resender.begin()
         _active = self
 
     def end(self) -> None:
         global _active
         self.forget()
         _active = None
+        self._resender.end()
         self._left.set()
         os.close(self._pipe[1])
         self._watcher.join()
@@ -121,6 +166,12 @@ class _Stop:
         for other in self._former.keys() & STOP_SIGNALS:
             signal.signal(other, signal.SIG_DFL)
         raise Stopped(number)
+
+    def _lost(self, error: BaseException | None) -> int | None:
+        if not isinstance(error, Stopped):
+            return None
+        signal.signal(self.number, self._raise)
+        return self.number
 
     def _watch(self) -> None:
         while byte := os.read(self._pipe[0], 1):

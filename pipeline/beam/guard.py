@@ -15,7 +15,7 @@ from pipeline.config.runners import RunnerConfig
 from pipeline.console import clock, count
 from pipeline.exit_codes import ExitCode
 from pipeline.log import error_line
-from pipeline.stopping import STOP_SIGNALS
+from pipeline.stopping import STOP_SIGNALS, Resender
 
 FAILED_SECONDS = 10.0
 """How long a job may continue after a worker reported an error; the engine may stop it or retry.
@@ -47,6 +47,7 @@ class Guard:
         self._moved = time.monotonic()
         self._ended, self._told = threading.Event(), threading.Event()
         self._lock = threading.Lock()
+        self._resender = Resender(self._lost)
         self.interrupted = False
         self.reason: Reason | None = None
         self.message = ""
@@ -62,9 +63,11 @@ class Guard:
                 # SIGINT in any case, because the guard sends it.
                 if callable(former) or number == signal.SIGINT:
                     self._former[number] = signal.signal(number, self._on_signal)
+        self._resender.begin()
         self._moved = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
+        self._resender.end()
         with self._lock:
             self._ended.set()
             self._told.set()
@@ -81,6 +84,11 @@ class Guard:
             raise KeyboardInterrupt
         if callable(former):
             former(number, frame)
+
+    def _lost(self, error: BaseException | None) -> int | None:
+        # The guard's own; `stoppable` sends the user's signal again.
+        ours = self.reason and type(error) is KeyboardInterrupt
+        return signal.SIGINT if ours else None
 
     def see(self, look: Look | None) -> None:
         """Note the progress, or None if the records cannot be read at the moment."""

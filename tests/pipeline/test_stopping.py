@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.stopping import STOP_SIGNALS, STOPPED_MESSAGE, JobStopped, exit_code, stoppable
+from pipeline.stopping import (
+    RESEND_SECONDS,
+    STOP_SIGNALS,
+    STOPPED_MESSAGE,
+    JobStopped,
+    Stopped,
+    exit_code,
+    stoppable,
+)
 
 PROGRAM = """
 import signal, sys, threading, time
@@ -61,6 +69,51 @@ def test_a_job_that_a_signal_stopped_ends_with_the_code_of_the_signal(number: in
     with pytest.raises(JobStopped) as stopped, stoppable():
         engine()
     assert stopped.value.code == exit_code(number)
+
+
+class Raises:
+    """An object whose finaliser receives a signal."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_that_arrives_in_a_finaliser_stops_the_block(number: int) -> None:
+    def sleep() -> None:
+        Raises(number)
+        time.sleep(30)
+
+    began = time.monotonic()
+    with pytest.raises(Stopped) as stopped, stoppable():
+        sleep()
+    assert stopped.value.code == exit_code(number)
+    assert time.monotonic() - began < 20
+
+
+def test_a_signal_that_was_lost_is_not_sent_after_the_block() -> None:
+    before = sys.unraisablehook
+    with stoppable():
+        Raises(signal.SIGTERM)
+    time.sleep(3 * RESEND_SECONDS)
+    assert sys.unraisablehook is before
+
+
+def test_other_exceptions_in_a_finaliser_are_reported_as_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Faulty:
+        def __del__(self) -> None:
+            raise KeyError("a fault")
+
+    seen: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda ignored: seen.append(ignored.exc_type))
+    with stoppable():
+        Faulty()
+    assert seen == [KeyError]
 
 
 def test_sigusr2_stops_neither_a_command_nor_its_processes() -> None:

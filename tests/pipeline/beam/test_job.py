@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from pipeline.config.runners import (
     PortableRunner,
 )
 from pipeline.console import Console
+from pipeline.stopping import Stopped, stoppable
 from preprocess.errors import UserError
 from preprocess.files import storage
 
@@ -128,9 +130,47 @@ def test_an_interrupt_by_the_user_stays_one(tmp_path: Path) -> None:
     assert main
     timer = threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT))
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped), stoppable():
         run(sleep, tmp_path)
     timer.join()
+
+
+class Finalised:
+    """An object whose finaliser calls ``function``."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self.function = function
+
+    def __del__(self) -> None:
+        self.function()
+
+
+def test_an_interrupt_by_the_user_that_arrives_in_a_finaliser_stops_the_job() -> None:
+    guard = beam_guard.Guard(DirectRunner(), 1, EngineOutput())
+
+    def job() -> None:
+        with guard:
+            Finalised(lambda: signal.raise_signal(signal.SIGINT))
+            time.sleep(30)
+
+    with pytest.raises(Stopped), stoppable():
+        job()
+    assert guard.interrupted
+    assert guard.reason is None
+
+
+def test_the_interrupt_of_the_guard_is_not_lost_in_a_finaliser() -> None:
+    guard = beam_guard.Guard(DirectRunner(), 1, EngineOutput())
+
+    def job() -> None:
+        with guard:
+            Finalised(lambda: guard._interrupt("stalled"))
+            time.sleep(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        job()
+    assert guard.interrupted
+    assert guard.reason == "stalled"
 
 
 def test_output_of_threads_that_outlive_a_failed_job_is_hidden_and_ours_is_not(
