@@ -32,6 +32,8 @@ class Stalled(JobError):  # noqa: N818
 
 NOT_IMPORTED = ("No module named", "the name of a package of biloom")
 """What the error of a worker says that lacks biloom, or has other modules of the same names."""
+WORKER_ENDED = "CANCELLED: client cancelled"
+"""What Flink says if the process of a worker ended."""
 
 
 def run_job(
@@ -130,9 +132,14 @@ def _raise_engine_error(config: RunnerConfig, error: Exception) -> None:
     unreachable = "StatusCode.UNAVAILABLE" in text
     if unreachable or (isinstance(error, RuntimeError) and "Traceback" not in text):
         reason = _line_with("details =" if unreachable else "", text)
+        advice = where_to_look(config)
+        if WORKER_ENDED in text:
+            advice = (
+                "The process of a worker ended while it worked: memory ran out, or two TaskManagers share "
+                f"a worker pool, and one stopped the worker of the other. {advice}"
+            )
         raise EngineFailed(
-            f"the engine could not run the job ({reason}). {where_to_look(config)}. Run the same "
-            "command to resume"
+            f"the engine could not run the job ({reason}). {advice}. Run the same command to resume"
         ) from error
 
 

@@ -182,7 +182,7 @@ extern "C" void kernel(
             const V sum_r = of_input(0) + of_state(0), sum_z = of_input(1) + of_state(1),
                 r = sigmoid(sum_r), z = sigmoid(sum_z),
                 multiplied = of_state(2) + V::loadu(bias_hidden + d * size + k, m),
-                sum_n = of_input(2) + r * multiplied, fresh = sum_n.tanh(),
+                sum_n = of_input(2) + r * multiplied, fresh = tanh_of(sum_n),
                 h = factor * V::loadu(before + n * size + k, m);
             (as_sums ? sum_r : r).store(gate + k, m);
             (as_sums ? sum_z : z).store(gate + size + k, m);
@@ -217,7 +217,7 @@ extern "C" void kernel(
             V r = V::loadu(gate + k, m), z = V::loadu(gate + size + k, m),
                 fresh = V::loadu(gate + 2 * size + k, m);
             if (as_sums) {
-                r = sigmoid(r), z = sigmoid(z), fresh = fresh.tanh();
+                r = sigmoid(r), z = sigmoid(z), fresh = tanh_of(fresh);
             }
             const V one(1), d_h = V::loadu(d_hidden + n * size + k, m),
                 through = d_h * (one - z) * (one - fresh * fresh),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules.nn.mode import is_training
-from lightning_modules.nn.recurrent import lstm_cell
+from lightning_modules.nn.recurrent import lstm_cell, lstm_inference
 from lightning_modules.nn.recurrent.cell import Mode, compile_cell
 from lightning_modules.nn.recurrent.graphs import Graphs
 from lightning_modules.nn.recurrent.lstm_recurrence import Recurrence, Settings, Weights, run_steps
@@ -119,5 +119,8 @@ class LSTMLayer(nn.Module):
             return outputs, after
         with torch.autocast(device, enabled=False):
             weights = settings.cast(weights)
-            outputs, after, _ = run_steps(x, state, weights, keep, settings, traced=False)
+            if lstm_inference.is_for(x, settings):
+                outputs, after = lstm_inference.run_joined(x, state, weights, keep, settings)
+            else:
+                outputs, after, _ = run_steps(x, state, weights, keep, settings, traced=False)
             return outputs.to(self.bias.dtype).contiguous(), after

@@ -22,7 +22,7 @@ NAME = "LSTM"
 
 def forward(
     gates: Tensor,
-    recurrent: Tensor,
+    recurrent: Tensor | None,
     bias: Tensor,
     before: Tensor,
     after: Tensor,
@@ -34,7 +34,8 @@ def forward(
 
     Args:
         gates: x W_input; overwritten with the values of the gates, or with their sums in 16 bits.
-        recurrent: h W_hidden, with the h that ``keep`` has not zeroed.
+        recurrent: h W_hidden, with the h that ``keep`` has not zeroed. None means that it is already added to
+            gates, whose values are not needed after the call.
         bias: (directions, 4 * hidden).
         before: c.
         after: output, c', clipped to [-clip, clip].
@@ -44,10 +45,13 @@ def forward(
             means nowhere.
     """
     if keep is not None:
-        recurrent, before = recurrent * keep, before * keep
+        before = before * keep
+        recurrent = None if recurrent is None else recurrent * keep
     narrow = gates.dtype != after.dtype
     values = gates.to(after.dtype)  # gates itself, if the dtypes are the same
-    values.add_(recurrent).add_(bias.unsqueeze(1))
+    if recurrent is not None:
+        values.add_(recurrent)
+    values.add_(bias.unsqueeze(1))
     if narrow:
         gates.copy_(values)
     i, f, g, o = _apply_nonlinearities(values)
@@ -146,9 +150,9 @@ _FORWARD = (
     + """
 extern "C" void kernel(
     float* gates, const float* recurrent, const float* bias, const float* before, float* after,
-    float* squashed, const float* keep, const int64_t kept, const int64_t as_sums, const float clip,
-    const int64_t directions, const int64_t rows, const int64_t size, const int64_t gates_stride,
-    const int64_t squashed_stride)
+    float* squashed, const float* keep, const int64_t kept, const int64_t joined, const int64_t as_sums,
+    const float clip, const int64_t directions, const int64_t rows, const int64_t size,
+    const int64_t gates_stride, const int64_t squashed_stride)
 {
     #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < directions * rows; ++n) {
@@ -162,20 +166,22 @@ extern "C" void kernel(
             const int m = std::min<int64_t>(V::size(), size - k);
             auto sum = [&](int64_t part) {
                 const int64_t at = part * size + k;
-                return V::loadu(gate + at, m) + factor * V::loadu(from_state + at, m)
-                    + V::loadu(of_bias + at, m);
+                const V sum = V::loadu(gate + at, m) + V::loadu(of_bias + at, m);
+                return joined ? sum : sum + factor * V::loadu(from_state + at, m);
             };
             const V sums[] = {sum(0), sum(1), sum(2), sum(3)};
-            const V i = sigmoid(sums[0]), f = sigmoid(sums[1]), g = sums[2].tanh(),
+            const V i = sigmoid(sums[0]), f = sigmoid(sums[1]), g = tanh_of(sums[2]),
                 o = sigmoid(sums[3]);
             V c = f * (factor * V::loadu(before + n * size + k, m)) + i * g;
             c = at::vec::clamp(c, V(-clip), V(clip));
-            (as_sums ? sums[0] : i).store(gate + k, m);
-            (as_sums ? sums[1] : f).store(gate + size + k, m);
-            (as_sums ? sums[2] : g).store(gate + 2 * size + k, m);
-            (as_sums ? sums[3] : o).store(gate + 3 * size + k, m);
+            if (!joined) {
+                (as_sums ? sums[0] : i).store(gate + k, m);
+                (as_sums ? sums[1] : f).store(gate + size + k, m);
+                (as_sums ? sums[2] : g).store(gate + 2 * size + k, m);
+                (as_sums ? sums[3] : o).store(gate + 3 * size + k, m);
+            }
             c.store(after + n * size + k, m);
-            (o * c.tanh()).store(squash + k, m);
+            (o * tanh_of(c)).store(squash + k, m);
         }
     }
 }
@@ -200,9 +206,9 @@ extern "C" void kernel(
             V i = V::loadu(gate + k, m), f = V::loadu(gate + size + k, m),
                 g = V::loadu(gate + 2 * size + k, m), o = V::loadu(gate + 3 * size + k, m);
             if (as_sums) {
-                i = sigmoid(i), f = sigmoid(f), g = g.tanh(), o = sigmoid(o);
+                i = sigmoid(i), f = sigmoid(f), g = tanh_of(g), o = sigmoid(o);
             }
-            const V one(1), c = V::loadu(after + n * size + k, m), tanh = c.tanh(),
+            const V one(1), c = V::loadu(after + n * size + k, m), tanh = tanh_of(c),
                 d_s = V::loadu(d_squashed + n * size + k, m);
             V d_c = V::loadu(d_cell + n * size + k, m) + d_s * o * (one - tanh * tanh);
             d_c = V::blendv(V(0), d_c, c.abs() < V(clip));
@@ -221,15 +227,21 @@ extern "C" void kernel(
 
 def build() -> Cell:
     """Compile the cell in C++ for float32; 16 bits are copied to it, float64 uses the eager functions."""
-    sizes = ["const float*", *["const int64_t"] * 2, "const float", *["const int64_t"] * 4]
+    count, sizes = "const int64_t", ["const float", *["const int64_t"] * 4]
     run_forward = build_kernel(
-        ["float*", *["const float*"] * 3, *["float*"] * 2, *sizes, "const int64_t"], _FORWARD
+        [
+            *("float*", *["const float*"] * 3, *["float*"] * 2, "const float*", *[count] * 3),
+            *(*sizes, count),
+        ],
+        _FORWARD,
     )
-    run_backward = build_kernel(["float*", *["const float*"] * 3, "float*", *sizes], _BACKWARD)
+    run_backward = build_kernel(
+        ["float*", *["const float*"] * 3, "float*", "const float*", *[count] * 2, *sizes], _BACKWARD
+    )
 
     def native_forward(
         gates: Tensor,
-        recurrent: Tensor,
+        recurrent: Tensor | None,
         bias: Tensor,
         before: Tensor,
         after: Tensor,
@@ -241,9 +253,9 @@ def build() -> Cell:
             return forward(gates, recurrent, bias, before, after, squashed, clip, keep)
         wide, output = gates.float(), squashed.float()  # themselves, if they are float32
         run_forward(
-            wide, recurrent.float(), bias, before, after, output,
-            bias if keep is None else keep.float(), int(keep is not None), int(wide is not gates),
-            clip, *before.shape, wide.stride(0), output.stride(0),
+            wide, bias if recurrent is None else recurrent.float(), bias, before, after, output,
+            bias if keep is None else keep.float(), int(keep is not None), int(recurrent is None),
+            int(wide is not gates), clip, *before.shape, wide.stride(0), output.stride(0),
         )  # fmt: skip
         if wide is not gates:
             gates.copy_(wide)

@@ -311,6 +311,12 @@ def test_a_stall_says_where_to_look(config: object, advice: str) -> None:
             "the engine could not run the job (details = 'refused'). Read the log",
         ),
         (RuntimeError("java: no slot"), "the engine could not run the job (java: no slot). Read"),
+        (
+            RuntimeError("failed in state FAILED: CANCELLED: client cancelled"),
+            "the engine could not run the job (failed in state FAILED: CANCELLED: client cancelled). The "
+            "process of a worker ended while it worked: memory ran out, or two TaskManagers share a worker "
+            "pool, and one stopped the worker of the other. Read the log of the worker pool",
+        ),
     ],
 )
 def test_errors_of_the_engine_are_reported_as_such(error: Exception, message: str) -> None:
