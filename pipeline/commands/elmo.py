@@ -25,19 +25,12 @@ from lightning_modules.models.model_folder import CONFIG, WEIGHTS, load_network,
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
 from pipeline.lifecycle.stage import require
-from pipeline.lifecycle.task_folder import is_made
-from pipeline.version import biloom_version
+from pipeline.lifecycle.task_folder import CARD, is_made, write_result
 from preprocess.errors import one_line
 from preprocess.files import storage
-from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import (
-    FileRecord,
-    Manifest,
-    content_hash,
     hash_file,
     read_manifest,
-    record_of,
-    write_manifest,
 )
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.base import CONTROLS
@@ -47,9 +40,9 @@ from preprocess.tokenizers.vocabulary import Vocabulary
 from preprocess.tokenizers.words import INDEX, TEXT, WordTokenizer
 
 NEEDS = {"h5py": "hdf5"}
-WRITTEN = {WEIGHTS, CONFIG, KIND_FILE, TEXT, INDEX, "README.md"}
+WRITTEN = {WEIGHTS, CONFIG, KIND_FILE, TEXT, INDEX, CARD}
 """Names of the files of an imported model, which a killed import may leave."""
-CARD = """\
+TEXT_OF_CARD = """\
 # ELMo
 
 Imported from {source}; the weights are unchanged. Words are read
@@ -176,21 +169,9 @@ def _write(
         "head": False,
     }
     names = save_model(folder, tensors, saved, tokenizer)
-    made = [FileRecord(name, *hash_file(storage.join(folder, name))) for name in names]
-    text = CARD.format(source=source).encode()
-    storage.write_bytes(storage.join(folder, "README.md"), text)
     parameters = sum(weight.numel() for weight in network.parameters())
-    manifest = Manifest(
-        stage="export",
-        stage_version=1,
-        biloom=biloom_version(),
-        fingerprint=fingerprint(asked),
-        content=content_hash(made),
-        asked=asked,
-        files=(*made, record_of("README.md", text)),
-        details={**saved, "parameters": parameters},
-    )
-    write_manifest(folder, manifest)
+    card = TEXT_OF_CARD.format(source=source).encode()
+    write_result(folder, asked, names, {**saved, "parameters": parameters}, card)
     console.line(
         f"{folder}: {count(parameters)} parameters, {len(words):,} words in the vocabulary"
     )

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -12,14 +12,28 @@ from pipeline.lifecycle.stage import StageError
 from pipeline.lifecycle.unfinished import end_killed_move
 from pipeline.phases import CHECKING, MOVING, phase
 from pipeline.progress import write_metrics
+from pipeline.version import biloom_version
 from preprocess.errors import UserError, one_line
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
 from preprocess.files.fingerprint import differing_keys, fingerprint
-from preprocess.files.manifest import NAME, DamagedManifest, Manifest, check_files, read_manifest
+from preprocess.files.manifest import (
+    NAME,
+    DamagedManifest,
+    FileRecord,
+    Manifest,
+    check_files,
+    content_hash,
+    hash_file,
+    read_manifest,
+    record_of,
+    write_manifest,
+)
 from preprocess.work import folder as work_folder
 from preprocess.work.aside import move_aside
 
+CARD = "README.md"
+"""Name of the card of a model, as model hubs expect it."""
 _HASHES = re.compile(r'"([0-9a-f]{8})[0-9a-f]{24,56}" -> "([0-9a-f]{8})[0-9a-f]{24,56}"')
 
 
@@ -103,6 +117,46 @@ def is_made(
             f"{folder} holds {one_line(min(others))}, which is not a file of {what}; name another folder"
         )
     return False
+
+
+def write_result(
+    folder: str,
+    asked: dict[str, Any],
+    names: Iterable[str],
+    details: dict[str, Any],
+    card: bytes | None = None,
+    stage: str = "export",
+    version: int = 1,
+) -> Manifest:
+    """Write the manifest of a folder whose files are written; return it.
+
+    Args:
+        folder: the folder.
+        asked: what the command was asked.
+        names: names of the files, which decide the content.
+        details: what the manifest says about the result.
+        card: content of `CARD`, which does not decide the content; None means that there
+            is none.
+        stage: stage of the manifest.
+        version: version of the stage.
+    """
+    made = [FileRecord(name, *hash_file(storage.join(folder, name))) for name in names]
+    files = [*made]
+    if card is not None:
+        storage.write_bytes(storage.join(folder, CARD), card)
+        files.append(record_of(CARD, card))
+    manifest = Manifest(
+        stage=stage,
+        stage_version=version,
+        biloom=biloom_version(),
+        fingerprint=fingerprint(asked),
+        content=content_hash(made),
+        asked=asked,
+        files=tuple(files),
+        details=details,
+    )
+    write_manifest(folder, manifest)
+    return manifest
 
 
 def _forget_if_nothing_made(out: str, work: str) -> None:

@@ -13,6 +13,7 @@ from pipeline.lifecycle.checkpoints import TrainedCheckpoint
 from pipeline.lifecycle.inputs import stage_folder
 from pipeline.lifecycle.lock import LockedError, lock
 from pipeline.lifecycle.registry import CHECKPOINT, STAGES
+from pipeline.lifecycle.task_folder import CARD
 from pipeline.reports.model_card import model_card
 from preprocess.files import storage
 from preprocess.files.errors import StorageError
@@ -26,9 +27,6 @@ from preprocess.files.manifest import (
 )
 from preprocess.shards.format import Corpus
 from preprocess.work.folder import lock_file
-
-CARD = "README.md"
-"""Name of the model card, as model hubs expect it."""
 
 SMALLER = "smaller"
 """Key of a model's manifest: `Changes`, if the model was made smaller."""

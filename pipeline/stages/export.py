@@ -25,13 +25,8 @@ from pipeline.console import Console, count
 from pipeline.lifecycle.checkpoints import TrainedCheckpoint
 from pipeline.lifecycle.inputs import tokenizer_of, trained_checkpoint
 from pipeline.lifecycle.stage import Made, StageFolder
-from pipeline.reports.card_file import (
-    CARD,
-    SMALLER,
-    card_of,
-    evaluation_of,
-    training_corpus,
-)
+from pipeline.lifecycle.task_folder import CARD
+from pipeline.reports.card_file import SMALLER, card_of, evaluation_of, training_corpus
 from preprocess.files import storage
 from preprocess.files.manifest import Manifest, content_hash, recorded
 from preprocess.shards.format import ShardError

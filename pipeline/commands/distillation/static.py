@@ -22,21 +22,13 @@ from lightning_modules.vectors.pretrained import BiLM
 from pipeline.commands.distillation.sources import CacheSource, TextSource, UseSource
 from pipeline.commands.distillation.static_card import static_card
 from pipeline.console import Bar, Console, count
-from pipeline.lifecycle.task_folder import is_made
+from pipeline.lifecycle.task_folder import CARD, is_made, write_result
 from pipeline.progress import write_metrics
-from pipeline.reports.card_file import CARD
 from pipeline.version import biloom_version
 from preprocess.corpus.rejects import side_files
-from preprocess.files import storage
-from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import (
-    FileRecord,
     Manifest,
-    content_hash,
-    hash_file,
     read_manifest,
-    record_of,
-    write_manifest,
 )
 from preprocess.files.verified import read_verified
 from preprocess.tokenizers.base import CONTROLS, UNKNOWN
@@ -124,8 +116,8 @@ def distill_static(request: StaticRequest, out: str) -> None:
         table = _table(request, model, layer, sums, console)
     figures = _figures(table, layer, source.texts, request.dim) | read
     _show(console, figures)
-    _write(out, asked, model, settings, table, figures)
-    size = sum(file.bytes for file in read_manifest(out).files)
+    made = _write(out, asked, model, settings, table, figures)
+    size = sum(file.bytes for file in made.files)
     console.line(
         f"{out}: {len(table.vectors):,} vectors of {table.vectors.shape[1]}, {count(size)}B"
     )
@@ -195,21 +187,10 @@ def _write(
     settings: ModelSettings,
     table: StaticTable,
     figures: dict[str, Any],
-) -> None:
-    """Write the model folder, its manifest last."""
+) -> Manifest:
+    """Write the model folder, its manifest last; return it."""
     saved = static_settings(settings, table.vectors.shape[1], str(asked["weights"]))
     names = save_model(out, static_weights(table.vectors), saved, model.tokenizer)
-    made = [FileRecord(name, *hash_file(storage.join(out, name))) for name in names]
     card = static_card(saved, figures, model.content, biloom_version()).encode()
-    storage.write_bytes(storage.join(out, CARD), card)
-    manifest = Manifest(
-        stage="export",
-        stage_version=1,
-        biloom=biloom_version(),
-        fingerprint=fingerprint(asked),
-        content=content_hash(made),
-        asked=asked,
-        files=(*made, record_of(CARD, card)),
-        details={**saved, "distilled": figures, "parameters": table.vectors.size},
-    )
-    write_manifest(out, manifest)
+    details = {**saved, "distilled": figures, "parameters": table.vectors.size}
+    return write_result(out, asked, names, details, card)

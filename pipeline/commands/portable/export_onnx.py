@@ -11,16 +11,11 @@ from lightning_modules.portable.onnx_file import OPSET
 from lightning_modules.vectors.pretrained import BiLM
 from pipeline.console import Console, count
 from pipeline.lifecycle.stage import require
-from pipeline.lifecycle.task_folder import is_made
+from pipeline.lifecycle.task_folder import is_made, write_result
 from pipeline.version import biloom_version
 from preprocess.files import storage
-from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import (
-    Manifest,
-    content_hash,
     read_manifest,
-    record_of,
-    write_manifest,
 )
 from preprocess.files.verified import read_verified
 from preprocess.tokenizers.subwords import MODEL
@@ -76,15 +71,4 @@ def _write(
     """Write the files, and the manifest last."""
     for name, data in files.items():
         storage.write_bytes(storage.join(folder, name), data)
-    records = tuple(record_of(name, data) for name, data in files.items())
-    manifest = Manifest(
-        stage=STAGE,
-        stage_version=VERSION,
-        biloom=biloom_version(),
-        fingerprint=fingerprint(asked),
-        content=content_hash(records),
-        asked=asked,
-        files=records,
-        details=details,
-    )
-    write_manifest(folder, manifest)
+    write_result(folder, asked, files, details, stage=STAGE, version=VERSION)

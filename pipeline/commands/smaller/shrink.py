@@ -11,20 +11,11 @@ from lightning_modules.models.smaller.description import described, section
 from lightning_modules.models.smaller.parts import OF_COMMAND, Parts, Reduction, SmallerError
 from lightning_modules.models.smaller.reduce import changed_settings, reduce_model
 from pipeline.console import Console, count
-from pipeline.lifecycle.task_folder import is_made
-from pipeline.reports.card_file import CARD, SMALLER
-from pipeline.version import biloom_version
+from pipeline.lifecycle.task_folder import CARD, is_made, write_result
+from pipeline.reports.card_file import SMALLER
 from preprocess.errors import one_line
-from preprocess.files import storage
-from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import (
-    FileRecord,
-    Manifest,
-    content_hash,
-    hash_file,
     read_manifest,
-    record_of,
-    write_manifest,
 )
 from preprocess.files.verified import read_verified
 from preprocess.shards.format import Corpus
@@ -91,35 +82,23 @@ def shrink(model: str, folder: str, options: Asked, corpus: str | None = None) -
     reduction = Reduction(options.layers, options.input_rank, options.vocabulary, OF_COMMAND)
     parts, changes = reduce_model(Parts(wanted, weights, load_tokenizer(model)), reduction, counts)
     saved = {**saved, **changed_settings(present, parts.settings)}
-    made = [
-        FileRecord(name, *hash_file(storage.join(folder, name)))
-        for name in save_model(folder, parts.weights, saved, parts.tokenizer)
-    ]
+    made = save_model(folder, parts.weights, saved, parts.tokenizer)
     card = (
         read_verified(model, manifest, CARD) if CARD in names else b""
     ) + f"\n{section(changes)}".encode()
-    storage.write_bytes(storage.join(folder, CARD), card)
-    result = Manifest(
-        stage="export",
-        stage_version=1,
-        biloom=biloom_version(),
-        fingerprint=fingerprint(asked),
-        content=content_hash(made),
-        asked=asked,
-        files=(*made, record_of(CARD, card)),
-        details={
-            **saved,
-            "parameters": changes.parameters[1],
-            SMALLER: changes.model_dump(mode="json"),
-        },
-    )
-    write_manifest(folder, result)
+    details = {
+        **saved,
+        "parameters": changes.parameters[1],
+        SMALLER: changes.model_dump(mode="json"),
+    }
+    result = write_result(folder, asked, made, details, card)
     for line in described(changes):
         console.line(line)
-    before = sum(file.bytes for file in manifest.files if file.name != CARD)
-    console.line(
-        f"{one_line(folder)}: {count(sum(file.bytes for file in made))}B, before {count(before)}B"
+    before, after = (
+        sum(file.bytes for file in files if file.name != CARD)
+        for files in (manifest.files, result.files)
     )
+    console.line(f"{one_line(folder)}: {count(after)}B, before {count(before)}B")
 
 
 def _counts(corpus: str, model: ModelSettings) -> npt.NDArray[np.uint64]:
