@@ -15,7 +15,7 @@ from pipeline.log import is_json, tell
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """In this order: sent by Ctrl-C, by schedulers and container engines, by a terminal that closes, and by
 clusters some time before they kill a job."""
-STOPPED_MESSAGE = "stopped; the same command resumes from here"
+STOPPED_MESSAGE = "stopped; the same command continues from what is saved"
 NUDGES, NUDGE_SECONDS = 10, 0.2
 """How many times the main thread is woken to run the handler, and the seconds in between."""
 ENTER_SECONDS = 10.0

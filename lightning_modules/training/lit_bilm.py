@@ -34,7 +34,8 @@ from lightning_modules.training.optimizers import (
 )
 from lightning_modules.training.step_figures import StepFigures
 from lightning_modules.training.trainer_settings import (
-    check_settings,
+    arguments_of,
+    check_no_teacher,
     check_trainer,
     clip_norm,
     hyperparameters,
@@ -130,10 +131,7 @@ class LitBiLM(EvaluatedBiLM):
         Raises:
             UserError: if the corpus cannot be opened, or the settings do not fit it.
         """
-        model, train = ModelConfig.model_validate(model), TrainConfig.model_validate(train)
-        check_settings(train)
-        if isinstance(corpus, str):
-            corpus = Corpus.open(corpus, train.cache_bytes)
+        corpus, model, train = arguments_of(corpus, model, train)
         counts = output_counts(corpus, model, train)
         cutoffs = cutoffs_of(model, train, counts)
         return cls(model, train, corpus.vocabulary, cutoffs, torch.from_numpy(ranks_of(counts)))
@@ -172,7 +170,12 @@ class LitBiLM(EvaluatedBiLM):
         """Refuse a Trainer whose settings contradict those of the training, and adapt it."""
         self.adapt_trainer()
         if stage == TrainerFn.FITTING:
+            self.check_teacher()
             check_trainer(self.trainer, self.train_config)
+
+    def check_teacher(self) -> None:
+        """Refuse a teacher, which only `LitStudent` uses."""
+        check_no_teacher(self.train_config)
 
     def on_fit_start(self) -> None:
         """Compile the recurrent cell, if `compile_cell` has not; use CUDA graphs if the device has them."""

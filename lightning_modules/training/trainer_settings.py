@@ -1,15 +1,18 @@
 """Settings that a Trainer and a training both have: which of them apply, and contradictions."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from lightning_modules.config import ModelConfig
 from lightning_modules.training.config import TrainConfig
 from lightning_modules.training.ranks.distribution import Share
 from preprocess.errors import UserError
 from preprocess.section import changes_result
+from preprocess.shards.format import Corpus
 
 PRECISIONS = {
     "float32": "32-true",
@@ -20,12 +23,47 @@ PRECISIONS = {
 """Lightning's precision for each value of ``train.precision`` except auto."""
 
 
+NO_TEACHER = "train.teacher is not set; name the model folder of a teacher in train.teacher.model, or use LitBiLM"
+
+
+def arguments_of(
+    corpus: str | Corpus,
+    model: ModelConfig | Mapping[str, Any],
+    train: TrainConfig | Mapping[str, Any],
+    student: bool = False,
+) -> tuple[Corpus, ModelConfig, TrainConfig]:
+    """Return the arguments of `LitBiLM.for_corpus` or `LitStudent.for_corpus`, checked and opened.
+
+    Raises:
+        UserError: as `check_settings`; or a student has no teacher, or the corpus cannot be opened.
+    """
+    model, train = ModelConfig.model_validate(model), TrainConfig.model_validate(train)
+    check_settings(train)
+    if student:
+        if train.teacher is None:
+            raise UserError(NO_TEACHER)
+    else:
+        check_no_teacher(train)
+    if isinstance(corpus, str):
+        corpus = Corpus.open(corpus, train.cache_bytes)
+    return corpus, model, train
+
+
+def check_no_teacher(train: TrainConfig) -> None:
+    """Raise UserError if `LitBiLM` would ignore a teacher."""
+    if train.teacher is not None:
+        raise UserError(
+            "train.teacher has no effect in LitBiLM; use LitStudent.for_corpus(...) in place of "
+            "LitBiLM.for_corpus(...)"
+        )
+
+
 def check_settings(train: TrainConfig) -> None:
     """Refuse settings that only `biloom train` can apply.
 
     Raises:
         UserError: if the length or the size of the model is to follow from the corpus, the training is to
-            start from other weights or to end early, there is a teacher, or gradients are to be reduced in 16 bits.
+            start from other weights or to end early, or gradients are to be reduced in 16 bits.
     """
     if train.patience is not None:
         raise UserError(
@@ -36,11 +74,6 @@ def check_settings(train: TrainConfig) -> None:
         raise UserError(
             "train.init_from is a setting of `biloom train`; with a Trainer of your own, use "
             "LitBiLM.load_from_checkpoint(...) in place of LitBiLM.for_corpus(...)"
-        )
-    if train.teacher is not None:
-        raise UserError(
-            "train.teacher has no effect in LitBiLM; use LitStudent.for_corpus(...) in place of "
-            "LitBiLM.for_corpus(...)"
         )
     if train.reduce_gradients != "float32":
         raise UserError(

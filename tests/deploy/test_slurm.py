@@ -184,7 +184,7 @@ def test_a_training_that_is_requeued_ends_in_the_same_checkpoint(
 
     told = slurm.log(job)
     assert f"requeueing job {job}" in told
-    assert told.count("biloom: stopped; the same command resumes from here") == 1
+    assert told.count("biloom: stopped; the same command continues from what is saved") == 1
     assert "resuming from step" in told
     assert (tmp_path / "train" / "checkpoint.ckpt").read_bytes() == undisturbed
 

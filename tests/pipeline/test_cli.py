@@ -305,7 +305,7 @@ def test_an_interrupt_is_reported_and_ends_with_130(
     assert told(["inspect", "/x"], capsys) == (
         130,
         "",
-        "\nbiloom: stopped; the same command resumes from here\n",
+        "\nbiloom: stopped; the same command continues from what is saved\n",
     )
 
 
@@ -321,6 +321,6 @@ def test_a_job_that_its_engine_did_not_cancel_is_reported_after_an_interrupt(
     code, _, err = told(["inspect", "/x"], capsys)
     assert code == 130
     assert err == (
-        "\nbiloom: stopped; the same command resumes from here\nThe engine did not confirm that it "
+        "\nbiloom: stopped; the same command continues from what is saved\nThe engine did not confirm that it "
         "cancelled the job; look for it there, and cancel it\n"
     )

@@ -144,7 +144,7 @@ def test_the_last_object_has_the_exit_code(
         assert record["level"] == "error"
         assert record["traceback"].endswith("ValueError: odd\n")
     else:
-        assert record["message"] == "stopped; the same command resumes from here"
+        assert record["message"] == "stopped; the same command continues from what is saved"
 
 
 def test_a_mistake_is_an_object(capsys: Capture, tmp_path: Path) -> None:

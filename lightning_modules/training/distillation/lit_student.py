@@ -19,12 +19,10 @@ from lightning_modules.training.distillation.losses import LayerMaps, Prediction
 from lightning_modules.training.distillation.teacher import Teacher
 from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.optimizers import build_optimizer
-from lightning_modules.training.trainer_settings import check_settings, share_of
+from lightning_modules.training.trainer_settings import NO_TEACHER, arguments_of, share_of
 from lightning_modules.training.weights.clusters import cutoffs_of, output_counts
 from preprocess.errors import UserError
 from preprocess.shards.format import Corpus
-
-NO_TEACHER = "train.teacher is not set; name the model folder of a teacher in train.teacher.model, or use LitBiLM"
 
 
 class LitStudent(LitBiLM):
@@ -91,12 +89,8 @@ class LitStudent(LitBiLM):
         Raises:
             UserError: if the corpus or the teacher cannot be opened, or the settings do not fit them.
         """
-        model, train = ModelConfig.model_validate(model), TrainConfig.model_validate(train)
-        if train.teacher is None:
-            raise UserError(NO_TEACHER)
-        check_settings(train.model_copy(update={"teacher": None}))
-        if isinstance(corpus, str):
-            corpus = Corpus.open(corpus, train.cache_bytes)
+        corpus, model, train = arguments_of(corpus, model, train, student=True)
+        assert train.teacher is not None
         tokenizer = corpus.manifest.details["tokenizer"]
         teacher = Teacher.open(train.teacher, tokenizer, train.boundary)
         clusters = teacher.clusters(model.head, model.predictable_ids(corpus.vocabulary))
@@ -128,6 +122,9 @@ class LitStudent(LitBiLM):
             optimizer.add_param_group({"params": maps})
             optimizer.state.update(of_maps.state)  # Adagrad creates its sums when it is made
         return configured  # type: ignore[no-any-return]
+
+    def check_teacher(self) -> None:
+        """Do nothing: the teacher was checked when the module was made."""
 
     def setup(self, stage: str) -> None:
         """Refuse a Trainer that contradicts the settings, and passes that need too much memory."""

@@ -64,6 +64,11 @@ def shrink(model: str, folder: str, options: Asked, corpus: str | None = None) -
     asked = {"stage": "export", "model": manifest.content, **options._asdict()}
     names = {file.name for file in manifest.files}
     if is_made(folder, asked, {*names, CARD}, "a model", console):
+        if corpus is not None:
+            console.warn(
+                "--corpus is not read, because the model is made; name another folder to have the share of "
+                "unknown tokens"
+            )
         return
     network, saved, vectors = load_network(model)
     weights = network.state_dict() | ({} if vectors is None else {TYPE_VECTORS: vectors})

@@ -124,7 +124,6 @@ def test_a_trainer_resumes_from_a_checkpoint_of_version_01(tiny: Tiny) -> None:
     [
         ({"patience": 3}, r"use the callback EarlyStopping\('valid_loss', patience=3\)"),
         ({"init_from": "a"}, r"use LitBiLM\.load_from_checkpoint"),
-        ({"teacher": {}}, r"^train\.teacher has no effect in LitBiLM; use LitStudent\.for_corpus"),
     ],
 )
 def test_a_setting_of_biloom_train_is_refused_with_what_to_use(

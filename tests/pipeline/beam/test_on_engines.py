@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 BEAM = "apache_beam.runners"
 JAR = os.environ.get("BILOOM_FLINK_JOB_SERVER_JAR")
 PACKAGES = ("pipeline", "lightning_modules", "preprocess")
-STOPPED = "\nbiloom: stopped; the same command resumes from here\n"
+STOPPED = "\nbiloom: stopped; the same command continues from what is saved\n"
 
 flink = pytest.mark.skipif(
     not JAR, reason="BILOOM_FLINK_JOB_SERVER_JAR names no job server of Beam for Flink"

@@ -269,7 +269,7 @@ def test_an_interrupt_ends_the_driver_and_its_workers_with_one_line(
         _, err = driver.communicate(timeout=60)
     assert (driver.returncode, err) == (
         130,
-        "\nbiloom: stopped; the same command resumes from here\n",
+        "\nbiloom: stopped; the same command continues from what is saved\n",
     )
     wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     assert not (tmp_path / "prepare" / "_work" / "lock.json").exists()

@@ -255,7 +255,7 @@ def test_a_signal_stops_training_after_its_step_with_a_message(
     code, printed = stop(commands, tiny, tmp_path, number, 20)
 
     assert code == exit_code(number)
-    assert printed.endswith("\nbiloom: stopped; the same command resumes from here\n")
+    assert printed.endswith("\nbiloom: stopped; the same command continues from what is saved\n")
     assert "Traceback" not in printed
     step = newest_step(tmp_path)
     _, printed = tiny.run("train", tmp_path, *LONG)

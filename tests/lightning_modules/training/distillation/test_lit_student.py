@@ -296,6 +296,16 @@ def test_a_student_without_settings_of_a_teacher_is_refused() -> None:
         LitStudent(SMALL, {"rows": ROWS}, VOCABULARY, CUTOFFS, teacher=teacher())
 
 
+def test_a_model_without_its_teacher_is_not_trained(tiny: Any) -> None:
+    told = r"^train\.teacher has no effect in LitBiLM; use LitStudent\.for_corpus"
+    train = {"rows": ROWS, "unroll": 5, "compile": "off", "teacher": {}}
+    made = LitBiLM(SMALL, train, VOCABULARY, CUTOFFS)
+    with pytest.raises(UserError, match=told):
+        fit(made, 1)
+    with pytest.raises(UserError, match=told):
+        LitBiLM.for_corpus(f"{tiny.root}/prepare", SMALL, train)
+
+
 def test_a_student_for_a_corpus_has_its_teachers_clusters(tiny: Any, trained: Path) -> None:
     train = {"rows": 3, "unroll": 5, "teacher": {"model": str(trained / "export")}}
     made = LitStudent.for_corpus(f"{tiny.root}/prepare", SMALL, train)

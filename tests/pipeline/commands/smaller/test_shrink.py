@@ -52,7 +52,14 @@ def test_a_smaller_model_is_a_model_folder(
             assert str(tmp_path) not in file.read_text()
 
     assert shrink(source, tmp_path / "small", *options) == 0
-    assert "already done" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "already done" in printed.out
+    assert printed.err == ""
+    assert shrink(source, tmp_path / "small", *options, "--corpus", str(trained / "prepare")) == 0
+    assert (
+        "--corpus is not read, because the model is made; name another folder to have the share of "
+        "unknown tokens" in capsys.readouterr().out
+    )
     assert shrink(source, tmp_path / "small", "--no-head") == 2
     assert "holds another finished result; name another folder" in capsys.readouterr().err
     # A killed command is repeated.
