@@ -70,7 +70,7 @@ def prepare(settings: list[str], output: Path, cluster: Path | None, kill_after:
     command = [BIN / "biloom", "prepare", *settings, f"run.output={output}"]
     with subprocess.Popen(command) as process:
         while cluster and kill_after and process.poll() is None:
-            done = len(list((output / "prepare" / "_work" / "units").glob("[0-9]*.json")))
+            done = len(list((output / "prepare" / "_work").glob("*/units/[0-9]*.json")))
             if done >= kill_after:
                 victim = max(cluster.glob("taskmanager-*.pid"))
                 os.kill(int(victim.read_text()), signal.SIGKILL)

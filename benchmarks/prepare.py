@@ -10,7 +10,9 @@ is the median over the turns:
 
 - over_sentencepiece: throughput of biloom from the start of the first unit to the manifest, divided
   by that of two processes that hold the documents in memory and only encode them, 256 per call;
-- over_hf_datasets: the same, divided by load_dataset + map (clean, hash, encode) + filter +
+- cpu_over_sentencepiece: CPU seconds of these two processes, divided by those of biloom, with its start and
+  its end;
+- over_hf_datasets: as over_sentencepiece, but divided by that of load_dataset + map (clean, hash, encode) + filter +
   save_to_disk of a Python with `datasets`, without its imports;
 - peak_rss_400mb_over_10mb: peak memory of the process tree with 400 MB divided by that with 10 MB,
   with units of 4 MB.
@@ -45,11 +47,11 @@ documents = [text for text in documents if text]
 documents = documents[part * len(documents) // 2 : (part + 1) * len(documents) // 2]
 print("ready", flush=True)
 sys.stdin.readline()
-tokens = 0
+began, tokens = time.process_time(), 0
 for start in range(0, len(documents), 256):
     batch = documents[start : start + 256]
     tokens += sum(map(len, model.encode(batch, num_threads=1, return_type="numpy")))
-print(tokens, flush=True)
+print(time.process_time() - began, flush=True)
 """
 
 DATASETS = """
@@ -92,19 +94,22 @@ def main() -> None:
         figures: dict[str, float | None] = {}
         startups = []
         for size in ("100mb", "400mb"):
-            ratios = []
+            ratios, of_cpu = [], []
             for turn in range(arguments.repeats):
-                alone = _encode(model, texts[size])
+                alone, alone_cpu = _encode(model, texts[size])
                 run = _prepare(texts[size], folder / f"{size}-{turn}", tokenizer)
                 ratios.append(alone / run["seconds"])
+                of_cpu.append(alone_cpu / run["cpu"])
                 startups.append(run["startup"])
                 megabytes = texts[size].stat().st_size / MB
                 print(
                     f"{size}: prepare {megabytes / run['seconds']:.1f} MB/s, two processes that only "
                     f"encode {megabytes / alone:.1f} MB/s, ratio {ratios[-1]:.3f}; "
+                    f"CPU {run['cpu']:.1f} and {alone_cpu:.1f} s, ratio {of_cpu[-1]:.3f}; "
                     f"start-up {run['startup']:.1f} s"
                 )
             figures[f"over_sentencepiece_{size}"] = round(statistics.median(ratios), 3)
+            figures[f"cpu_over_sentencepiece_{size}"] = round(statistics.median(of_cpu), 3)
         figures["startup_s"] = round(statistics.median(startups), 2)
         figures["over_hf_datasets"] = _over_datasets(arguments, texts["100mb"], folder, tokenizer)
         peaks = {}
@@ -164,8 +169,8 @@ def _biloom(stage: str, text: Path, output: Path, *settings: str) -> None:
         sys.exit(done.stdout + done.stderr)
 
 
-def _encode(model: Path, text: Path) -> float:
-    """Return the seconds that two processes need only to encode the documents."""
+def _encode(model: Path, text: Path) -> tuple[float, float]:
+    """Return the seconds that two processes need only to encode the documents, and their CPU seconds."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", ENCODE, str(model), str(text), str(part)],
@@ -183,30 +188,31 @@ def _encode(model: Path, text: Path) -> float:
         assert process.stdin
         process.stdin.write("go\n")
         process.stdin.flush()
+    cpu = 0.0
     for process in processes:
         assert process.stdout
-        process.stdout.readline()
+        cpu += float(process.stdout.readline())
     seconds = time.perf_counter() - began
     for process in processes:
         process.communicate()
-    return seconds
+    return seconds, cpu
 
 
 def _prepare(text: Path, output: Path, tokenizer: Path, *settings: str) -> dict[str, float]:
-    """Return seconds from the first unit to the manifest, seconds before, and peak memory in MB."""
+    """Return seconds from the first unit to the manifest and before, CPU seconds, and peak memory in MB."""
     tokenizer_folder = f"prepare.tokenizer={tokenizer}/tokenizer"
     command = _command("prepare", text, output, tokenizer_folder, *settings)
-    progress = output / "prepare" / "_work" / "progress"
+    work = output / "prepare" / "_work"
     manifest = output / "prepare" / "manifest.json"
     moments: dict[str, float] = {}
-    peak = 0.0
+    peak, cpu = 0.0, sum(os.times()[2:4])
     began = time.time()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     said: list[str] = []
     reader = threading.Thread(target=lambda: said.append(process.communicate()[0]))
     reader.start()
     while reader.is_alive():
-        if "unit" not in moments and progress.exists():
+        if "unit" not in moments and [*work.glob("*/progress")]:
             moments["unit"] = time.time()
         peak = max(peak, tree_mb(process.pid))
         time.sleep(0.02)
@@ -216,6 +222,7 @@ def _prepare(text: Path, output: Path, tokenizer: Path, *settings: str) -> dict[
     return {
         "seconds": manifest.stat().st_mtime - moments["unit"],
         "startup": moments["unit"] - began,
+        "cpu": sum(os.times()[2:4]) - cpu,
         "peak_mb": peak,
     }
 
