@@ -63,7 +63,7 @@ class BiLMTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             vectors are concatenated. 0 is the input, -1 the top layer.
         pooling: how the vectors of tokens become that of a text, as in `BiLM.embed`.
         normalize: whether to scale each vector to length 1.
-        batch_tokens: tokens per batch, including padding.
+        batch_tokens: tokens per batch.
         device: device that the model is moved to. None means that it stays where it is.
         cache_bytes: bytes of vectors that a process keeps for one model; 0 keeps none.
 

@@ -64,7 +64,7 @@ class BiLMVectors:
             vectors are joined to one.
         pooling: how the vectors of several subwords become that of a token, as in `BiLM.embed`.
         device: torch device.
-        batch_tokens: tokens of the model per batch, including padding.
+        batch_tokens: tokens of the model per batch.
         set_hooks: whether ``vector`` and ``similarity`` of Docs, spans and tokens use ``doc.tensor``
             even if the vocabulary has static vectors.
     """

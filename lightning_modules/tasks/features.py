@@ -156,7 +156,7 @@ def features_of(
         progress: set to the number of texts that are done.
         memory_bytes: vectors that are kept in memory; the others are in temporary files in
             ``TMPDIR``.
-        batch_tokens: tokens per batch, including padding. With 1, each text is a batch by itself, so that
+        batch_tokens: tokens per batch. With 1, each text is a batch by itself, so that
             its vectors do not depend on the other texts, to the bit.
 
     Raises:

@@ -92,7 +92,7 @@ def pooled_units(
         texts: the texts.
         unit: what is pooled.
         pooling: how.
-        batch_tokens: tokens per batch, including padding. With 1, each text is a batch by itself.
+        batch_tokens: tokens per batch. With 1, each text is a batch by itself.
 
     Raises:
         VectorError: the model computes NaN or infinity.
@@ -105,7 +105,8 @@ def pooled_units(
     with embedding_threads(model, batch_tokens), model.encoder.inference():
         state = model.network.zero_state(1)
         model.encoder.learn((text.tokens for text in read), lambda _: None)
-        for batch in plan_batches([len(text.tokens) for text in read], batch_tokens):
+        lengths = [len(text.tokens) for text in read]
+        for batch in plan_batches(lengths, batch_tokens, padding=False):
             pools = [RunningPool(read[number], unit, model.depth, model.dim) for number in batch]
             model.encoder.encode(
                 [read[number].tokens for number in batch],

@@ -14,7 +14,7 @@ WINDOW_BYTES = 1 << 28
 WINDOW_CHARACTERS = 20_000, 200_000
 """Smallest and largest window, in characters."""
 BATCH_TOKENS = 8192
-"""Tokens per batch of the embed stage, including padding."""
+"""Tokens per batch of the embed stage."""
 GPU_FACTOR = 4
 """The factor by which windows and batches of the embed stage are larger on a GPU, which needs many rows to be
 busy. At ELMo's size a window takes 1 GB of the host's memory, twice while it is written."""
@@ -58,12 +58,16 @@ def text_windows(texts: Iterable[Text], most: int) -> Iterator[list[Text]]:
     yield window
 
 
-def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def plan_batches(
+    lengths: Sequence[int], batch_tokens: int, padding: bool = True
+) -> list[list[int]]:
     """Group texts of similar length into batches, so that there is little padding.
 
     Args:
         lengths: number of tokens of each text.
-        batch_tokens: tokens per batch, including padding. A longer text is a batch by itself.
+        batch_tokens: tokens per batch. A longer text is a batch by itself.
+        padding: whether padding counts. It does not if only the rows that have not ended are computed, as
+            by `Encoder.encode`; then more texts are computed together, which is faster.
 
     Returns:
         Indices of the texts of each batch.
@@ -74,11 +78,18 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     if batch_tokens < 1:
         raise SelectionError(f"batch_tokens: {batch_tokens} is too small; write 1 or more")
     batches: list[list[int]] = []
+    before = 0  # tokens of the last batch
     for number in sorted(range(len(lengths)), key=lambda n: (lengths[n], n)):
-        if batches and (len(batches[-1]) + 1) * max(1, lengths[number]) <= batch_tokens:
+        length = max(1, lengths[number])
+        together = before + length
+        if batches and padding:
+            together = (len(batches[-1]) + 1) * length
+        if batches and together <= batch_tokens:
             batches[-1].append(number)
+            before = together
         else:
             batches.append([number])
+            before = length
     return batches
 
 

@@ -65,7 +65,7 @@ class EmbedJob:
         warm_up: whether to start each text from the state after the model's warm-up text.
         dtype: format of the stored vectors.
         texts: whether to store the texts.
-        batch_tokens: tokens per batch, including padding; None means a number for the kind of device.
+        batch_tokens: tokens per batch; None means a number for the kind of device.
         buckets: number of hash buckets for finding repeated texts.
         units: number of units.
         device: device of each worker, from `worker_device`.

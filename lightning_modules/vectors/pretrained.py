@@ -210,7 +210,7 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
 
         Args:
             texts: strings, or lists of words.
-            batch_tokens: tokens per batch, including padding. A longer text is a batch by itself.
+            batch_tokens: tokens per batch. A longer text is a batch by itself.
             layers: "all", "top", "mean" (their average), "mix" (their weighted sum), "concat" (all
                 layers in one vector), or an index or indices: 0 is the input, -1 the top layer.
             unit: what has a vector: each "token", each "word", or the whole text ("sentence"). The
@@ -264,7 +264,7 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
 
         Args:
             texts: strings, or lists of words; may be endless.
-            batch_tokens: tokens per batch, including padding.
+            batch_tokens: tokens per batch.
             **options: keyword arguments of `embed`.
 
         Raises:
@@ -292,7 +292,8 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
         """
         selection.check(self.depth)
         read = self.reader.read(texts, selection.segmenter)
-        batches = plan_batches([len(text.tokens) for text in read], batch_tokens)
+        lengths, padding = [len(text.tokens) for text in read], selection.kind == "gradient"
+        batches = plan_batches(lengths, batch_tokens, padding)
         return self.embed_batches(read, selection, batches, warm_up, memory_bytes, advance)
 
     def embed_batches(
@@ -306,8 +307,7 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
     ) -> list[Embedding]:
         """Return the vectors of texts that ``reader`` has read, computed in the given batches.
 
-        ``batches`` holds the indices of the texts of each batch, as `plan_batches` returns them; a
-        batch may repeat a text.
+        ``batches`` holds the indices of the texts of each batch. A batch may repeat a text.
         """
         needed = selection.read_layers(self.depth)
         new = partial(allocate, memory_bytes=memory_bytes)

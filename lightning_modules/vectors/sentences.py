@@ -55,7 +55,7 @@ class SentenceEncoding(nn.Module):
         Args:
             texts: strings, or lists of words. They are cleaned as the training corpus was. For a single
                 string, the result is one vector, (size,).
-            batch_tokens: tokens per batch, including padding.
+            batch_tokens: tokens per batch.
             layers, pooling: as in `embed`. Several layers become one long vector. The default, all layers
                 and the mean of the tokens, was best for classification.
             normalize: scale each vector to length 1.

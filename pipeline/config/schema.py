@@ -142,7 +142,7 @@ class EmbedConfig(Section):
         False, "add the texts to a finished cache made by the same model with the same settings"
     )
     batch_tokens: int | None = runtime(
-        None, "tokens per batch, including padding; null: 8,192 on a CPU, 32,768 on a GPU", ge=1
+        None, "tokens per batch; null: 8,192 on a CPU, 32,768 on a GPU", ge=1
     )
     device: Literal["auto", "cpu", "cuda"] | None = runtime(
         None,

@@ -24,7 +24,8 @@ _Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Details(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+    # Deferred, because every process imports this module, and few check details of all stages.
+    model_config = ConfigDict(extra="allow", strict=True, defer_build=True)
 
     seconds: _Positive = 0.0
     versions: dict[str, str] = Field(default_factory=dict)

@@ -20,8 +20,6 @@ import numpy.typing as npt
 
 from preprocess.errors import UserError, one_line
 from preprocess.quality.list_files import content_of_files, versions_of
-from preprocess.reading.labelled.inputs import read_texts
-from preprocess.reading.labelled.options import LabelledTextOptions
 from preprocess.text.quality.benchmark_config import Benchmark, DecontaminationConfig
 from preprocess.text.quality.hashing import Hashes, ngram_hashes
 from preprocess.text.quality.layout import Layout, layouts_of
@@ -211,6 +209,10 @@ def _batches(benchmark: Benchmark, read: Items) -> Iterator[tuple[list[int], lis
 
     The column of second texts is read on its own, so that an item may lack one of its texts.
     """
+    # Imported here, because every worker imports this module and few read a benchmark.
+    from preprocess.reading.labelled.inputs import read_texts
+    from preprocess.reading.labelled.options import LabelledTextOptions
+
     numbers: list[int] = []
     texts: list[str] = []
     characters = 0

@@ -13,14 +13,22 @@ from lightning_modules.vectors.batches import (
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 60), max_size=60), st.integers(1, 100))
-def test_batches_hold_every_text_once_within_their_size(lengths: list[int], tokens: int) -> None:
-    batches = plan_batches(lengths, tokens)
+@given(st.lists(st.integers(0, 60), max_size=60), st.integers(1, 100), st.booleans())
+def test_batches_hold_every_text_once_within_their_size(
+    lengths: list[int], tokens: int, padding: bool
+) -> None:
+    batches = plan_batches(lengths, tokens, padding)
 
     assert sorted(n for batch in batches for n in batch) == list(range(len(lengths)))
+    sizes = []
     for batch in batches:
-        longest = max(lengths[n] for n in batch)
-        assert len(batch) == 1 or len(batch) * max(1, longest) <= tokens
+        inside = [max(1, lengths[n]) for n in batch]
+        sizes.append(len(batch) * max(inside) if padding else sum(inside))
+        assert len(batch) == 1 or sizes[-1] <= tokens
+    assert [lengths[n] for batch in batches for n in batch] == sorted(lengths)
+    if not padding:  # and each batch is as large as possible
+        for size, after in zip(sizes, batches[1:], strict=False):
+            assert size + max(1, lengths[after[0]]) > tokens
 
 
 @settings(deadline=None)
