@@ -2,8 +2,9 @@
 
     python benchmarks/cells.py OUT [--text ptb] [--seconds 500] [--seeds 3] [--rates 1] [KEY=VALUE ...]
 
-A kind is one of `model.recurrent.kind`, with its number of layers and, optionally, further settings:
-`--kinds lstm:2,gru:2,hgrn2:2:expansion=8,sru:5`. Each has about as many weights as the network of the
+A kind is one of `model.recurrent.kind`, with its number of layers and, optionally, further settings of
+model.recurrent, settings of train, and learning rates in place of `--rates`:
+`--kinds lstm:2,hgrn2:2:expansion=8,sru:2:train.optimizer.kind=adam:rates=0.002/0.004`. Each has about as many weights as the network of the
 shipped config of the text, by its `hidden`. HGRN2 keeps the width of that network by its projection.
 
 - Each kind's CPU seconds per step are measured once, with random words, in turns of all kinds, because the
@@ -24,6 +25,7 @@ import argparse
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -63,12 +65,14 @@ class Kind(NamedTuple):
         settings: overrides of the shipped config.
         hidden: hidden size.
         parameters: number of weights of the whole network.
+        rates: learning rates to try.
     """
 
     label: str
     settings: list[str]
     hidden: int
     parameters: int
+    rates: tuple[float, ...]
 
 
 class Comparison:
@@ -81,7 +85,7 @@ class Comparison:
 
     def __init__(self, out: Path, options: argparse.Namespace) -> None:
         self._out, self._text, self._settings = out, options.text, options.settings
-        self._data = options.data.absolute()
+        self._data, self._rates = options.data.absolute(), options.rates
         self._where = self._data / "lm" / options.text
         corpus = f"{out}/corpus"
         self._given = [
@@ -97,12 +101,20 @@ class Comparison:
         """Return the layers that `--kinds` names, with the hidden size that fits best."""
         name, layers, *more = label.split(":")
         settings = [f"model.recurrent.kind={name}", f"model.recurrent.layers={layers}"]
-        settings += [f"model.recurrent.{setting}" for setting in more]
+        rates, given = self._rates.split(","), []
+        for setting in more:
+            if setting.startswith("rates="):
+                rates = setting.removeprefix("rates=").split("/")
+            elif setting.startswith("train."):
+                settings.append(setting)
+            else:
+                given.append(setting)
+        settings += [f"model.recurrent.{setting}" for setting in given]
         wanted, unit = self._parameters([]), 1
         if name == "hgrn2":
             width = load_config([self._text], self._settings).model.recurrent.direction_width
             settings.append(f"model.recurrent.projection={width}")
-            chosen = dict(setting.split("=") for setting in more)
+            chosen = dict(setting.split("=") for setting in given)
             unit = int(chosen.get("expansion", HGRN2Config().expansion))
         low, high = (
             1,
@@ -117,7 +129,8 @@ class Comparison:
             for count in (low, high)
         }
         hidden = min(found, key=lambda size: abs(found[size] - wanted))
-        return Kind(label, [*settings, f"model.recurrent.hidden={hidden}"], hidden, found[hidden])
+        settings.append(f"model.recurrent.hidden={hidden}")
+        return Kind(label, settings, hidden, found[hidden], tuple(map(float, rates)))
 
     def seconds_per_step(self, kinds: list[Kind]) -> dict[str, float]:
         """Return the CPU seconds of a training step of each kind, measured once."""
@@ -165,7 +178,7 @@ class Comparison:
 
     def run(self, kind: Kind, steps: int, rate: float, seed: int) -> Figures:
         """Train, evaluate and probe a model, unless it is done; return its figures."""
-        folder = self._out / "runs" / f"{kind.label.replace(':', '-')}-{rate:g}-{seed}"
+        folder = self._out / "runs" / f"{re.sub('[:/]', '-', kind.label)}-{rate:g}-{seed}"
         kept = folder / "result.json"
         if kept.exists():
             done: Figures = json.loads(kept.read_text())
@@ -236,8 +249,7 @@ def compared(
     comparison: Comparison, kind: Kind, steps: int, options: argparse.Namespace
 ) -> Figures:
     """Train a kind with all seeds; print and return its figures."""
-    rates = [float(rate) for rate in options.rates.split(",")]
-    first = [comparison.run(kind, steps, rate, 1) for rate in rates]
+    first = [comparison.run(kind, steps, rate, 1) for rate in kind.rates]
     best = min(first, key=perplexity)
     runs = [best]
     if "failure" not in best:

@@ -23,7 +23,7 @@ from preprocess.tokenizers.text_sample import WHOLE
 
 START_SECONDS = 2.5
 """CPU seconds for starting a process with Beam: this one, and each worker process."""
-DRIVER_BYTES, WORKER_BYTES = 185_000_000, 170_000_000
+DRIVER_BYTES, WORKER_BYTES = 205_000_000, 200_000_000
 """Memory of this process with Beam, and of each worker process, before they hold any text."""
 TOKENIZER_STAGE_BYTES = 110_000_000
 """Memory of the tokenizer stage, without Beam, before it holds any text."""
