@@ -1,9 +1,11 @@
 """Stop a command by a signal, such as SIGINT (Ctrl-C) or SIGTERM: it cleans up, and can be resumed."""
 
 import os
+import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -70,32 +72,39 @@ class Resender:
     """
 
     def __init__(self, lost: Callable[[BaseException | None], int | None]) -> None:
-        self._lost = lost
-        self._ended = threading.Event()
+        self._lost, self._ended = lost, False
+        self._lock = threading.Lock()
+        # Its methods may be called again while they run, by a finaliser.
+        self._numbers: queue.SimpleQueue[int | None] = queue.SimpleQueue()
 
     def begin(self) -> None:
+        # Started now, because later there may be no memory for a thread.
+        threading.Thread(target=self._send, daemon=True).start()
         self._former = sys.unraisablehook
         sys.unraisablehook = self._see
 
     def end(self) -> None:
-        self._ended.set()
         sys.unraisablehook = self._former
+        with self._lock:
+            self._ended = True
+        self._numbers.put(None)
 
     def _see(self, ignored: Any) -> None:
         number = self._lost(ignored.exc_value)
         if number is None:
             self._former(ignored)
-            return
-        # From another thread: here, the exception would be lost again.
-        timer = threading.Timer(RESEND_SECONDS, self._send, (number,))
-        timer.daemon = True
-        timer.start()
+        else:
+            self._numbers.put(number)
 
-    def _send(self, number: int) -> None:
+    def _send(self) -> None:
+        """Send signals from a thread of its own: in the main thread, the exception would be lost again."""
         main = threading.main_thread().ident
         assert main is not None
-        if not self._ended.is_set():
-            signal.pthread_kill(main, number)
+        while (number := self._numbers.get()) is not None:
+            time.sleep(RESEND_SECONDS)
+            with self._lock:
+                if not self._ended:
+                    signal.pthread_kill(main, number)
 
 
 @contextmanager
@@ -146,9 +155,10 @@ class _Stop:
 
     def end(self) -> None:
         global _active
+        # First, so that no signal is sent again to a process without the handlers.
+        self._resender.end()
         self.forget()
         _active = None
-        self._resender.end()
         self._left.set()
         os.close(self._pipe[1])
         self._watcher.join()

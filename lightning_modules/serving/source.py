@@ -223,9 +223,10 @@ class ServedVectors:
         """
         assert self.model is not None
         lengths = [len(text.tokens) for text in texts]
-        batches = (
-            plan_fixed_batches(lengths) if self.fixed_batches else plan_batches(lengths, tokens)
-        )
+        if self.fixed_batches:
+            batches = plan_fixed_batches(lengths)
+        else:
+            batches = plan_batches(lengths, tokens, padding=selection.kind == "gradient")
         embedded = self.model.embed_batches(texts, selection, batches, self._warm_up)
         return [one.vectors for one in embedded]
 

@@ -1,7 +1,7 @@
 """The LightningModule: network, loss, optimiser, and the recurrent state carried between windows."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
@@ -88,6 +88,8 @@ class LitBiLM(EvaluatedBiLM):
             `InitialWeights.optimizer_state`.
     """
 
+    uses_teacher: ClassVar[bool] = False
+
     def __init__(
         self,
         model: ModelConfig | Mapping[str, Any],
@@ -170,12 +172,9 @@ class LitBiLM(EvaluatedBiLM):
         """Refuse a Trainer whose settings contradict those of the training, and adapt it."""
         self.adapt_trainer()
         if stage == TrainerFn.FITTING:
-            self.check_teacher()
+            if not self.uses_teacher:
+                check_no_teacher(self.train_config)
             check_trainer(self.trainer, self.train_config)
-
-    def check_teacher(self) -> None:
-        """Refuse a teacher, which only `LitStudent` uses."""
-        check_no_teacher(self.train_config)
 
     def on_fit_start(self) -> None:
         """Compile the recurrent cell, if `compile_cell` has not; use CUDA graphs if the device has them."""

@@ -53,8 +53,7 @@ def check_no_teacher(train: TrainConfig) -> None:
     """Raise UserError if `LitBiLM` would ignore a teacher."""
     if train.teacher is not None:
         raise UserError(
-            "train.teacher has no effect in LitBiLM; use LitStudent.for_corpus(...) in place of "
-            "LitBiLM.for_corpus(...)"
+            "train.teacher has no effect in LitBiLM; make the module with LitStudent.for_corpus(...)"
         )
 
 

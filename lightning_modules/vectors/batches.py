@@ -18,6 +18,8 @@ BATCH_TOKENS = 8192
 GPU_FACTOR = 4
 """The factor by which windows and batches of the embed stage are larger on a GPU, which needs many rows to be
 busy. At ELMo's size a window takes 1 GB of the host's memory, twice while it is written."""
+LEAST = 16
+"""Least positions per call of the network, in each row that has not ended."""
 FIXED_ROWS, FIXED_TOKENS = 8, 128
 """Texts in each batch of `plan_fixed_batches`, and the tokens above which a text is a batch by itself."""
 CHARACTERS_A_TOKEN = 2
@@ -66,8 +68,8 @@ def plan_batches(
     Args:
         lengths: number of tokens of each text.
         batch_tokens: tokens per batch. A longer text is a batch by itself.
-        padding: whether padding counts. It does not if only the rows that have not ended are computed, as
-            by `Encoder.encode`; then more texts are computed together, which is faster.
+        padding: whether padding counts. If not, as for `Encoder.encode`, which computes `LEAST` positions or
+            more of the rows that have not ended, only the padding of these positions does.
 
     Returns:
         Indices of the texts of each batch.
@@ -81,10 +83,10 @@ def plan_batches(
     before = 0  # tokens of the last batch
     for number in sorted(range(len(lengths)), key=lambda n: (lengths[n], n)):
         length = max(1, lengths[number])
+        rows = len(batches[-1]) + 1 if batches else 1
         together = before + length
-        if batches and padding:
-            together = (len(batches[-1]) + 1) * length
-        if batches and together <= batch_tokens:
+        at_once = rows * (length if padding else min(length + 1, LEAST))
+        if batches and max(together, at_once) <= batch_tokens:
             batches[-1].append(number)
             before = together
         else:

@@ -18,6 +18,7 @@ from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.inputs.word_types import types_of_window
 from lightning_modules.nn.mode import constant_weights
 from lightning_modules.nn.window import Types
+from lightning_modules.vectors.batches import LEAST
 from lightning_modules.vectors.forks import before_computing
 from lightning_modules.vectors.streams import (
     Put,
@@ -35,8 +36,8 @@ from lightning_modules.vectors.type_vectors import BEGIN, END, Advance, TypeVect
 from preprocess.tokenizers.base import BOS, EOS, Token
 from preprocess.tokenizers.spellings import Spellings
 
-POSITIONS, LEAST = 1024, 16
-"""Positions per call of the network: ``POSITIONS`` over all rows, but at least ``LEAST`` in each row.
+POSITIONS = 1024
+"""Positions per call of the network: ``POSITIONS`` over all rows, but at least `LEAST` in each row.
 
 Enough for an efficient matmul of the gates, and few enough for the gates to stay in the processor's
 cache."""

@@ -31,7 +31,8 @@ from torch import Tensor
 from lightning_modules.nn.bilm import BiLMNetwork, NoHead
 from lightning_modules.nn.mode import constant_weights
 from lightning_modules.nn.window import Window
-from lightning_modules.vectors.encoder import LEAST, POSITIONS, Encoder
+from lightning_modules.vectors.batches import LEAST
+from lightning_modules.vectors.encoder import POSITIONS, Encoder
 from lightning_modules.vectors.selection import GradientPath, SelectionError
 from lightning_modules.vectors.streams import (
     Int64Ids,

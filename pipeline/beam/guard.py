@@ -63,11 +63,12 @@ class Guard:
                 # SIGINT in any case, because the guard sends it.
                 if callable(former) or number == signal.SIGINT:
                     self._former[number] = signal.signal(number, self._on_signal)
-        self._resender.begin()
+            self._resender.begin()
         self._moved = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        self._resender.end()
+        if self._main:
+            self._resender.end()
         with self._lock:
             self._ended.set()
             self._told.set()

@@ -25,13 +25,10 @@ from lightning_modules.models.model_folder import CONFIG, WEIGHTS, load_network,
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
 from pipeline.lifecycle.stage import require
-from pipeline.lifecycle.task_folder import CARD, is_made, write_result
+from pipeline.lifecycle.task_folder import CARD, hashed, is_made, write_result
 from preprocess.errors import one_line
 from preprocess.files import storage
-from preprocess.files.manifest import (
-    hash_file,
-    read_manifest,
-)
+from preprocess.files.manifest import hash_file, read_manifest
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.base import CONTROLS
 from preprocess.tokenizers.kind_file import KIND_FILE
@@ -168,10 +165,10 @@ def _write(
         "tokenizer": "",
         "head": False,
     }
-    names = save_model(folder, tensors, saved, tokenizer)
+    made = hashed(folder, save_model(folder, tensors, saved, tokenizer))
     parameters = sum(weight.numel() for weight in network.parameters())
     card = TEXT_OF_CARD.format(source=source).encode()
-    write_result(folder, asked, names, {**saved, "parameters": parameters}, card)
+    write_result(folder, asked, made, {**saved, "parameters": parameters}, card)
     console.line(
         f"{folder}: {count(parameters)} parameters, {len(words):,} words in the vocabulary"
     )

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -119,10 +119,15 @@ def is_made(
     return False
 
 
+def hashed(folder: str, names: Iterable[str]) -> list[FileRecord]:
+    """Return the records of the files of these names in a folder."""
+    return [FileRecord(name, *hash_file(storage.join(folder, name))) for name in names]
+
+
 def write_result(
     folder: str,
     asked: dict[str, Any],
-    names: Iterable[str],
+    made: Sequence[FileRecord],
     details: dict[str, Any],
     card: bytes | None = None,
     stage: str = "export",
@@ -133,14 +138,13 @@ def write_result(
     Args:
         folder: the folder.
         asked: what the command was asked.
-        names: names of the files, which decide the content.
+        made: records of the files, which decide the content.
         details: what the manifest says about the result.
         card: content of `CARD`, which does not decide the content; None means that there
             is none.
         stage: stage of the manifest.
         version: version of the stage.
     """
-    made = [FileRecord(name, *hash_file(storage.join(folder, name))) for name in names]
     files = [*made]
     if card is not None:
         storage.write_bytes(storage.join(folder, CARD), card)

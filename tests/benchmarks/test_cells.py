@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from cells import Comparison, Figures, Kind, compared, perplexity
 
-KIND = Kind("sru:2", [], 200, 1000)
+KIND = Kind("sru:2", [], 200, 1000, (1.0, 2.0, 4.0))
 
 
 class Trained(Comparison):
@@ -29,7 +29,7 @@ class Trained(Comparison):
 
 
 def options(**given: Any) -> Namespace:
-    return Namespace(**{"rates": "1,2,4", "seeds": 3, **given})
+    return Namespace(**{"seeds": 3, **given})
 
 
 def test_the_other_seeds_have_the_best_rate(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +50,7 @@ def test_the_other_seeds_have_the_best_rate(capsys: pytest.CaptureFixture[str]) 
 def test_a_kind_whose_trainings_all_fail_has_no_perplexity() -> None:
     trained = Trained({})
 
-    found = compared(trained, KIND, 7, options(rates="1"))
+    found = compared(trained, KIND._replace(rates=(1.0,)), 7, options())
 
     assert trained.runs == [(1.0, 1)]
     assert found["seeds"] == 0

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from pipeline import stopping
 from pipeline.stopping import (
-    RESEND_SECONDS,
     STOP_SIGNALS,
     STOPPED_MESSAGE,
     JobStopped,
@@ -94,12 +94,18 @@ def test_a_signal_that_arrives_in_a_finaliser_stops_the_block(number: int) -> No
     assert time.monotonic() - began < 20
 
 
-def test_a_signal_that_was_lost_is_not_sent_after_the_block() -> None:
+def test_a_signal_that_was_lost_is_not_sent_after_the_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stopping, "RESEND_SECONDS", 1.0)
+    arrived: list[int] = []
+    monkeypatch.setattr(signal, "pthread_kill", lambda thread, number: arrived.append(number))
     before = sys.unraisablehook
     with stoppable():
         Raises(signal.SIGTERM)
-    time.sleep(3 * RESEND_SECONDS)
+    time.sleep(1.5)
     assert sys.unraisablehook is before
+    assert signal.SIGTERM not in arrived
 
 
 def test_other_exceptions_in_a_finaliser_are_reported_as_before(

@@ -119,7 +119,7 @@ class LSTMLayer(nn.Module):
             return outputs, after
         with torch.autocast(device, enabled=False):
             weights = settings.cast(weights)
-            if lstm_inference.is_for(x, settings):
+            if lstm_inference.is_for(x, weights, settings):
                 outputs, after = lstm_inference.run_joined(x, state, weights, keep, settings)
             else:
                 outputs, after, _ = run_steps(x, state, weights, keep, settings, traced=False)

@@ -1,9 +1,10 @@
-"""The steps of an LSTM layer on a CPU without a gradient, for many rows.
+"""The steps of a projected LSTM layer on a CPU without a gradient, for many rows.
 
-A step has one product with an inner dimension twice as long, and keeps no gates. With a hidden size of
-1,024, a projection of 128 and 40 to 300 rows, a layer takes 0.75 of the time of
-`lightning_modules.nn.recurrent.lstm_recurrence.run_steps`. With few rows it takes more, because each step
-reads both weights.
+A step has one product with an inner dimension twice as long, and keeps no gates. `run_steps` of
+`lightning_modules.nn.recurrent.lstm_recurrence` computes the products of all inputs at once, and that of both
+directions in a step; then the weights and the gates do not fit into a core's cache. A wide layer without a
+projection is faster that way, and so are few rows, because each step here reads both weights. In a call of
+few steps, joining the weights counts.
 """
 
 import torch
@@ -11,13 +12,16 @@ from torch import Tensor
 
 from lightning_modules.nn.recurrent.lstm_recurrence import Settings, Weights
 
-LEAST_ROWS = 32
+LEAST_ROWS, LEAST_STEPS = 40, 8
+"""Rows and steps from which `run_joined` is used."""
 
 
-def is_for(x: Tensor, settings: Settings) -> bool:
-    """Return whether `run_joined` is used for x, as in `run_joined`."""
+def is_for(x: Tensor, weights: Weights, settings: Settings) -> bool:
+    """Return True if `run_joined` computes an input x, (directions, time, rows, width)."""
     wide = settings.dtype == settings.cell_dtype
-    return x.device.type == "cpu" and wide and x.shape[2] >= LEAST_ROWS
+    _, time, rows, _ = x.shape
+    is_large = time >= LEAST_STEPS and rows >= LEAST_ROWS
+    return x.device.type == "cpu" and wide and weights.projection is not None and is_large
 
 
 def run_joined(
@@ -33,7 +37,8 @@ def run_joined(
             means nowhere.
         settings: settings of the pass.
     """
-    outputs, after = torch.empty_like(x, memory_format=torch.contiguous_format), state.clone()
+    outputs = torch.empty_like(x, memory_format=torch.contiguous_format)
+    after = state.to(x.dtype, copy=True)
     for direction in range(len(x)):
         part = slice(direction, direction + 1)
         _run_direction(
@@ -54,6 +59,8 @@ def _run_direction(
     """Fill the outputs, (time, rows, width), and change the state, (1, rows, width + hidden)."""
     time, rows, width = x.shape
     cell_clip, output_clip = settings.clips
+    assert weights.projection is not None
+    projection = weights.projection[0]  # (hidden, width)
     weight = torch.cat([weights.input[0], weights.hidden[0]])  # (2 * width, 4 * hidden)
     operands = x.new_empty(time, rows, 2 * width)  # x and h before each step
     operands[..., :width] = x
@@ -66,7 +73,7 @@ def _run_direction(
         operands[step, :, width:] = h if kept is None else h * kept[0]
         torch.mm(operands[step], weight, out=gates[0])
         settings.ops.forward(gates, None, weights.bias, before, after, squashed, cell_clip, kept)
-        h = squashed[0] if weights.projection is None else squashed[0] @ weights.projection[0]
+        h = squashed[0] @ projection
         h = torch.clamp(h, -output_clip, output_clip, out=outputs[step])
         before, after = after, before
     state[0, :, :width] = h

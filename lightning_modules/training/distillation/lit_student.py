@@ -51,6 +51,8 @@ class LitStudent(LitBiLM):
         maps: maps of layers; None if ``train.teacher.layers`` is 0.
     """
 
+    uses_teacher = True
+
     def __init__(
         self,
         model: ModelConfig | Mapping[str, Any],
@@ -122,9 +124,6 @@ class LitStudent(LitBiLM):
             optimizer.add_param_group({"params": maps})
             optimizer.state.update(of_maps.state)  # Adagrad creates its sums when it is made
         return configured  # type: ignore[no-any-return]
-
-    def check_teacher(self) -> None:
-        """Do nothing: the teacher was checked when the module was made."""
 
     def setup(self, stage: str) -> None:
         """Refuse a Trainer that contradicts the settings, and passes that need too much memory."""

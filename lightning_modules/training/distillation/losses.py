@@ -15,7 +15,7 @@ from preprocess.errors import UserError
 LEAST_SIZE = 1e-12
 """Squared size below which a vector counts as zero, so that nothing is divided by it."""
 MOST_PROBABILITIES = 1 << 27
-"""Largest number of probabilities of a window. The loss and its gradient hold up to seven such arrays: 3.5 GiB."""
+"""Largest number of probabilities of a window: 512 MiB. The loss and its gradient hold several such arrays."""
 
 
 class LayerMaps(nn.Module):

@@ -14,9 +14,7 @@ from pipeline.lifecycle.stage import require
 from pipeline.lifecycle.task_folder import is_made, write_result
 from pipeline.version import biloom_version
 from preprocess.files import storage
-from preprocess.files.manifest import (
-    read_manifest,
-)
+from preprocess.files.manifest import read_manifest, record_of
 from preprocess.files.verified import read_verified
 from preprocess.tokenizers.subwords import MODEL
 
@@ -71,4 +69,5 @@ def _write(
     """Write the files, and the manifest last."""
     for name, data in files.items():
         storage.write_bytes(storage.join(folder, name), data)
-    write_result(folder, asked, files, details, stage=STAGE, version=VERSION)
+    made = [record_of(name, data) for name, data in files.items()]
+    write_result(folder, asked, made, details, stage=STAGE, version=VERSION)

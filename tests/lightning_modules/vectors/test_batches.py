@@ -1,11 +1,14 @@
 """Batches of texts."""
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_modules.vectors.batches import (
     FIXED_ROWS,
     FIXED_TOKENS,
+    LEAST,
     plan_batches,
     plan_fixed_batches,
     window_characters,
@@ -20,15 +23,27 @@ def test_batches_hold_every_text_once_within_their_size(
     batches = plan_batches(lengths, tokens, padding)
 
     assert sorted(n for batch in batches for n in batch) == list(range(len(lengths)))
-    sizes = []
-    for batch in batches:
-        inside = [max(1, lengths[n]) for n in batch]
-        sizes.append(len(batch) * max(inside) if padding else sum(inside))
-        assert len(batch) == 1 or sizes[-1] <= tokens
     assert [lengths[n] for batch in batches for n in batch] == sorted(lengths)
-    if not padding:  # and each batch is as large as possible
-        for size, after in zip(sizes, batches[1:], strict=False):
-            assert size + max(1, lengths[after[0]]) > tokens
+    sizes = [size_of([lengths[n] for n in batch], padding) for batch in batches]
+    for batch, size in zip(batches, sizes, strict=True):
+        assert len(batch) == 1 or size <= tokens
+    for batch, after in pairwise(batches):
+        larger = [lengths[n] for n in (*batch, after[0])]
+        assert size_of(larger, padding) > tokens  # each is as large as possible
+
+
+def size_of(lengths: list[int], padding: bool) -> int:
+    inside = [max(1, length) for length in lengths]
+    if padding:
+        return len(inside) * max(inside)
+    return max(sum(inside), len(inside) * min(max(inside) + 1, LEAST))
+
+
+def test_a_long_text_among_many_short_ones_has_few_rows_beside_it() -> None:
+    lengths = [1] * 4096 + [4090]
+    batches = plan_batches(lengths, 8192, padding=False)
+    assert max(len(batch) * max(lengths[n] for n in batch) for batch in batches) <= 512 * 4090
+    assert max(len(batch) for batch in batches if 4096 in batch) <= 8192 // LEAST
 
 
 @settings(deadline=None)

@@ -194,6 +194,25 @@ def test_the_cpp_cell_equals_the_eager_one_for_any_size(cell_module: cell.CellMo
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("joined", [False, True])
+def test_the_tanh_of_the_cpp_cell_is_exact_to_three_units_and_keeps_nan(joined: bool) -> None:
+    ops, sentence = cell.compile_cell("auto", lstm_cell, CPU, 4, 24, math.inf)
+    if "no C++ compiler" in sentence:
+        pytest.skip(sentence)
+    special = torch.tensor([math.nan, math.inf, -math.inf, 0.0, 3e38, -3e38, 1e-45, 0.3, -0.3])
+    x = torch.cat([special, torch.linspace(-12, 12, 100_001), torch.logspace(-20, 0, 10_001)])
+    before, size = x.view(1, 1, -1), len(x)
+    gates = torch.zeros(1, 1, 4 * size)
+    gates[..., :size] = -200  # the input gate is 0, the forget and output gates are 1
+    gates[..., size : 2 * size] = gates[..., 3 * size :] = 100
+    recurrent, bias = None if joined else torch.zeros_like(gates), torch.zeros(1, 4 * size)
+    after, squashed = torch.empty_like(before), torch.empty_like(before)
+    ops.forward(gates, recurrent, bias, before, after, squashed, math.inf, None)
+    expected = x.double().tanh().float()
+    torch.testing.assert_close(squashed.flatten(), expected, rtol=2e-7, atol=0, equal_nan=True)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "hidden"), [(4, 24), (1, 8), (3, 5)])
 def test_the_cpp_scan_equals_the_eager_one(rows: int, hidden: int) -> None:
     ops, sentence = cell.compile_cell("auto", sru_cell, CPU, 4, 24, math.inf)
