@@ -37,10 +37,8 @@ from preprocess.tokenizers.base import BOS, EOS, Token
 from preprocess.tokenizers.spellings import Spellings
 
 POSITIONS = 1024
-"""Positions per call of the network: ``POSITIONS`` over all rows, but at least `LEAST` in each row.
-
-Enough for an efficient matmul of the gates, and few enough for the gates to stay in the processor's
-cache."""
+"""Positions per call of the network over all rows, but at least `LEAST` in each row: enough for an efficient
+matmul of the gates, and few enough for the gates to stay in the processor's cache."""
 GPU_POSITIONS = 8192
 """The same on a GPU, which needs more of them to be busy. The gates of a layer of ELMo's size take 1 GB."""
 

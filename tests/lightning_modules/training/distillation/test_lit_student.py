@@ -297,7 +297,7 @@ def test_a_student_without_settings_of_a_teacher_is_refused() -> None:
 
 
 def test_a_model_without_its_teacher_is_not_trained(tiny: Any) -> None:
-    told = r"^train\.teacher has no effect in LitBiLM; use LitStudent\.for_corpus"
+    told = r"^train\.teacher has no effect in LitBiLM; make the module with LitStudent\.for_corpus"
     train = {"rows": ROWS, "unroll": 5, "compile": "off", "teacher": {}}
     made = LitBiLM(SMALL, train, VOCABULARY, CUTOFFS)
     with pytest.raises(UserError, match=told):
