@@ -4,8 +4,9 @@
 
 A kind is one of `model.recurrent.kind`, with its number of layers and, optionally, further settings of
 model.recurrent, settings of train, and learning rates in place of `--rates`:
-`--kinds lstm:2,hgrn2:2:expansion=8,sru:2:train.optimizer.kind=adam:rates=0.002/0.004`. Each has about as many weights as the network of the
-shipped config of the text, by its `hidden`. HGRN2 keeps the width of that network by its projection.
+`--kinds lstm:2,hgrn2:2:expansion=8,sru:2:train.optimizer.kind=adam:rates=0.002/0.004`. Each has about as
+many weights as the network of the shipped config of the text, by its `hidden`. HGRN2 keeps the width of that
+network by its projection.
 
 - Each kind's CPU seconds per step are measured once, with random words, in turns of all kinds, because the
   speed of a machine varies. A training has `--seconds` divided by them as its number of steps.

@@ -62,10 +62,9 @@ from lightning_modules.models.model_folder import CONFIG, WEIGHTS, save_model
 from lightning_modules.nn.bilm import NoHead
 from lightning_modules.tasks.probing.senses import word_senses
 from preprocess.files.manifest import (
-    FileRecord,
     content_hash,
-    hash_file,
     read_manifest,
+    records_of,
     write_manifest,
 )
 
@@ -190,7 +189,7 @@ class Variants:
         vectors = _count_vectors(model, self._options.text)
         config = json.loads((static / CONFIG).read_text())
         names = save_model(str(folder), static_weights(vectors), config, model.tokenizer)
-        files = tuple(FileRecord(name, *hash_file(str(folder / name))) for name in names)
+        files = tuple(records_of(str(folder), names))
         write_manifest(
             str(folder), replace(manifest, content=content_hash(files), files=files, beside=())
         )

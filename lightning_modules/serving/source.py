@@ -226,7 +226,7 @@ class ServedVectors:
         if self.fixed_batches:
             batches = plan_fixed_batches(lengths)
         else:
-            batches = plan_batches(lengths, tokens, padding=selection.kind == "gradient")
+            batches = plan_batches(lengths, tokens, selection.counts_padding)
         embedded = self.model.embed_batches(texts, selection, batches, self._warm_up)
         return [one.vectors for one in embedded]
 

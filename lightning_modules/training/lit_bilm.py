@@ -88,7 +88,7 @@ class LitBiLM(EvaluatedBiLM):
             `InitialWeights.optimizer_state`.
     """
 
-    uses_teacher: ClassVar[bool] = False
+    uses_teacher: ClassVar[bool] = False  # True for a student
 
     def __init__(
         self,

@@ -292,8 +292,8 @@ class BiLM(HubModel, TensorForward, SentenceEncoding):
         """
         selection.check(self.depth)
         read = self.reader.read(texts, selection.segmenter)
-        lengths, padding = [len(text.tokens) for text in read], selection.kind == "gradient"
-        batches = plan_batches(lengths, batch_tokens, padding)
+        lengths = [len(text.tokens) for text in read]
+        batches = plan_batches(lengths, batch_tokens, selection.counts_padding)
         return self.embed_batches(read, selection, batches, warm_up, memory_bytes, advance)
 
     def embed_batches(

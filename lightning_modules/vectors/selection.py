@@ -129,6 +129,11 @@ class Selection:
         """The pooling, or the default of the unit."""
         return self.pooling or DEFAULT_POOLING[self.unit]
 
+    @property
+    def counts_padding(self) -> bool:
+        """Whether padding counts in `plan_batches`: for gradients, the states of all calls are in memory."""
+        return self.kind == "gradient"
+
     def check(self, depth: int) -> None:
         """Check the choice against a model.
 

@@ -25,10 +25,10 @@ from lightning_modules.models.model_folder import CONFIG, WEIGHTS, load_network,
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
 from pipeline.lifecycle.stage import require
-from pipeline.lifecycle.task_folder import CARD, hashed, is_made, write_result
+from pipeline.lifecycle.task_folder import CARD, is_made, write_result
 from preprocess.errors import one_line
 from preprocess.files import storage
-from preprocess.files.manifest import hash_file, read_manifest
+from preprocess.files.manifest import hash_file, read_manifest, records_of
 from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.base import CONTROLS
 from preprocess.tokenizers.kind_file import KIND_FILE
@@ -165,7 +165,7 @@ def _write(
         "tokenizer": "",
         "head": False,
     }
-    made = hashed(folder, save_model(folder, tensors, saved, tokenizer))
+    made = records_of(folder, save_model(folder, tensors, saved, tokenizer))
     parameters = sum(weight.numel() for weight in network.parameters())
     card = TEXT_OF_CARD.format(source=source).encode()
     write_result(folder, asked, made, {**saved, "parameters": parameters}, card)

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,7 +24,6 @@ from preprocess.files.manifest import (
     Manifest,
     check_files,
     content_hash,
-    hash_file,
     read_manifest,
     record_of,
     write_manifest,
@@ -119,11 +118,6 @@ def is_made(
     return False
 
 
-def hashed(folder: str, names: Iterable[str]) -> list[FileRecord]:
-    """Return the records of the files of these names in a folder."""
-    return [FileRecord(name, *hash_file(storage.join(folder, name))) for name in names]
-
-
 def write_result(
     folder: str,
     asked: dict[str, Any],
@@ -140,8 +134,7 @@ def write_result(
         asked: what the command was asked.
         made: records of the files, which decide the content.
         details: what the manifest says about the result.
-        card: content of `CARD`, which does not decide the content; None means that there
-            is none.
+        card: content of `CARD`, which does not decide that of the result; None means that there is none.
         stage: stage of the manifest.
         version: version of the stage.
     """

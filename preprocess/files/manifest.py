@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections import ChainMap, Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -114,6 +114,11 @@ def hash_file(path: str) -> tuple[int, str]:
 def record_of(name: str, data: bytes) -> FileRecord:
     """Return the record of a file with this content."""
     return FileRecord(name, len(data), xxhash.xxh3_128_hexdigest(data))
+
+
+def records_of(folder: str, names: Iterable[str]) -> list[FileRecord]:
+    """Return the records of the files of these names in a folder."""
+    return [FileRecord(name, *hash_file(storage.join(folder, name))) for name in names]
 
 
 def content_hash(files: Sequence[FileRecord]) -> str:

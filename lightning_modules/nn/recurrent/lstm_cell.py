@@ -228,16 +228,11 @@ extern "C" void kernel(
 def build() -> Cell:
     """Compile the cell in C++ for float32; 16 bits are copied to it, float64 uses the eager functions."""
     count, sizes = "const int64_t", ["const float", *["const int64_t"] * 4]
+    begin = ["float*", *["const float*"] * 3, "float*"]
     run_forward = build_kernel(
-        [
-            *("float*", *["const float*"] * 3, *["float*"] * 2, "const float*", *[count] * 3),
-            *(*sizes, count),
-        ],
-        _FORWARD,
+        [*begin, "float*", "const float*", *[count] * 3, *sizes, count], _FORWARD
     )
-    run_backward = build_kernel(
-        ["float*", *["const float*"] * 3, "float*", "const float*", *[count] * 2, *sizes], _BACKWARD
-    )
+    run_backward = build_kernel([*begin, "const float*", *[count] * 2, *sizes], _BACKWARD)
 
     def native_forward(
         gates: Tensor,

@@ -22,11 +22,11 @@ from lightning_modules.vectors.pretrained import BiLM
 from pipeline.commands.distillation.sources import CacheSource, TextSource, UseSource
 from pipeline.commands.distillation.static_card import static_card
 from pipeline.console import Bar, Console, count
-from pipeline.lifecycle.task_folder import CARD, hashed, is_made, write_result
+from pipeline.lifecycle.task_folder import CARD, is_made, write_result
 from pipeline.progress import write_metrics
 from pipeline.version import biloom_version
 from preprocess.corpus.rejects import side_files
-from preprocess.files.manifest import Manifest, read_manifest
+from preprocess.files.manifest import Manifest, read_manifest, records_of
 from preprocess.files.verified import read_verified
 from preprocess.tokenizers.base import CONTROLS, UNKNOWN
 from preprocess.vectors.cache import VectorCache
@@ -190,4 +190,4 @@ def _write(
     names = save_model(out, static_weights(table.vectors), saved, model.tokenizer)
     card = static_card(saved, figures, model.content, biloom_version()).encode()
     details = {**saved, "distilled": figures, "parameters": table.vectors.size}
-    return write_result(out, asked, hashed(out, names), details, card)
+    return write_result(out, asked, records_of(out, names), details, card)

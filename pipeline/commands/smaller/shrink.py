@@ -11,10 +11,10 @@ from lightning_modules.models.smaller.description import described, section
 from lightning_modules.models.smaller.parts import OF_COMMAND, Parts, Reduction, SmallerError
 from lightning_modules.models.smaller.reduce import changed_settings, reduce_model
 from pipeline.console import Console, count
-from pipeline.lifecycle.task_folder import CARD, hashed, is_made, write_result
+from pipeline.lifecycle.task_folder import CARD, is_made, write_result
 from pipeline.reports.card_file import SMALLER
 from preprocess.errors import one_line
-from preprocess.files.manifest import read_manifest
+from preprocess.files.manifest import read_manifest, records_of
 from preprocess.files.verified import read_verified
 from preprocess.shards.format import Corpus
 from preprocess.tokenizers.load import load_tokenizer
@@ -85,7 +85,7 @@ def shrink(model: str, folder: str, options: Asked, corpus: str | None = None) -
     reduction = Reduction(options.layers, options.input_rank, options.vocabulary, OF_COMMAND)
     parts, changes = reduce_model(Parts(wanted, weights, load_tokenizer(model)), reduction, counts)
     saved = {**saved, **changed_settings(present, parts.settings)}
-    made = hashed(folder, save_model(folder, parts.weights, saved, parts.tokenizer))
+    made = records_of(folder, save_model(folder, parts.weights, saved, parts.tokenizer))
     card = (
         read_verified(model, manifest, CARD) if CARD in names else b""
     ) + f"\n{section(changes)}".encode()

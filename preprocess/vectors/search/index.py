@@ -26,12 +26,11 @@ from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
 from preprocess.files.manifest import (
     NAME,
-    FileRecord,
     Manifest,
     check_files,
     content_hash,
-    hash_file,
     read_manifest,
+    records_of,
     write_manifest,
 )
 from preprocess.files.temporary import temporary_folder
@@ -305,7 +304,7 @@ def _make(
     _write_array(f"{folder}/{STATIC}", table.vectors)
     storage.write_bytes(f"{folder}/{WORDS}", to_json(rows_of_words))
     names = (GRAPH, PLACES, MEAN, STATIC, WORDS)
-    files = tuple(FileRecord(name, *hash_file(f"{folder}/{name}")) for name in names)
+    files = tuple(records_of(folder, names))
     write_manifest(
         folder,
         Manifest(STAGE, VERSION, biloom, fingerprint(asked), content_hash(files), asked, files, {}),
