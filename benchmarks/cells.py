@@ -95,7 +95,7 @@ class Comparison:
             *options.settings,
         ]
         for stage in ("tokenizer", "prepare"):
-            self._biloom(stage, f"run.output={corpus}", *options.settings)
+            biloom(self._where, stage, self._text, f"run.output={corpus}", *options.settings)
         self.corpus = Corpus.open(f"{corpus}/prepare")
 
     def kind(self, label: str) -> Kind:
@@ -195,11 +195,10 @@ class Comparison:
             **{"steps": steps, "rate": rate, "seed": seed},
         }
         try:
-            seconds = self._biloom("train", *settings)
+            seconds = biloom(self._where, "train", self._text, *settings)
             for stage in ("evaluate", "export"):
-                self._biloom(stage, *settings)
-            details = json.loads((folder / "evaluate" / "manifest.json").read_text())["details"]
-            figures |= {way: details[f"{way}_perplexity"] for way in ("forward", "backward")}
+                biloom(self._where, stage, self._text, *settings)
+            figures |= perplexities(folder)
             figures |= {"cpu_seconds": None if interrupted else seconds, **self._senses(folder)}
         except subprocess.CalledProcessError as error:
             figures["failure"] = error.stderr.strip().splitlines()[-1:]
@@ -225,14 +224,25 @@ class Comparison:
         found: Figures = json.loads(run.stdout.splitlines()[-1])
         return found
 
-    def _biloom(self, stage: str, *settings: str) -> float:
-        """Run a stage in the folder of the text; return its CPU seconds."""
-        before = sum(os.times()[2:4])
-        subprocess.run(
-            [*PYTHON, stage, self._text, *settings],
-            cwd=self._where, env=one_thread(), capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return sum(os.times()[2:4]) - before
+
+def biloom(where: Path, *arguments: str) -> float:
+    """Run a command of biloom in a folder with one thread; return its CPU seconds.
+
+    Raises:
+        CalledProcessError: if it fails; it has what the command printed.
+    """
+    before = sum(os.times()[2:4])
+    subprocess.run(
+        [*PYTHON, *arguments],
+        cwd=where, env=one_thread(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return sum(os.times()[2:4]) - before
+
+
+def perplexities(run: Path) -> Figures:
+    """Return the perplexity of each direction from the stage evaluate of a run folder."""
+    details = json.loads((run / "evaluate" / "manifest.json").read_text())["details"]
+    return {way: details[f"{way}_perplexity"] for way in ("forward", "backward")}
 
 
 def one_thread() -> dict[str, str]:

@@ -13,20 +13,18 @@ has all figures as JSON, with the GFLOP/s of a matrix product as the speed of th
 
 import argparse
 import json
-import math
 import os
 import re
 import shutil
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-
-PYTHON = (sys.executable, "-m", "pipeline.cli")
+from cells import biloom, perplexities, perplexity
+from embed import sgemm
 
 
 class Record(NamedTuple):
@@ -35,7 +33,7 @@ class Record(NamedTuple):
     Attributes:
         text: name of the shipped config and of the folder below lm.
         limit: CPU seconds.
-        steps: optimiser steps that fit into the limit on the machine of the record.
+        steps: optimiser steps.
         settings: overrides of the config.
     """
 
@@ -54,63 +52,56 @@ RECORDS = {
 }
 
 
-def run(out: Path, name: str, seed: int, data: Path, more: list[str]) -> dict[str, Any]:
-    """Train and evaluate with a seed, unless it is done; return the figures."""
-    record = RECORDS[name]
-    folder, corpus = out / f"{name}-{seed}", out / "corpora" / record.text
+def run(
+    record: Record, folder: Path, corpus: Path, where: Path, seed: int, more: list[str]
+) -> dict[str, Any]:
+    """Train and evaluate with a seed, unless it is done; return the figures.
+
+    Args:
+        record: the record.
+        folder: folder of the run.
+        corpus: run folder with the tokenizer and the corpus.
+        where: folder of the text.
+        seed: seed of the training.
+        more: settings that replace those of the record.
+
+    Raises:
+        ValueError: if the folder has a run with other settings.
+        CalledProcessError: if a command fails.
+    """
+    given = [
+        *(f"train.steps={record.steps}", f"train.evaluate_steps={record.steps}"),
+        *(*record.settings, *more, f"train.seed={seed}"),
+    ]
+    # A command refuses a setting that is given twice.
+    chosen = list({setting.partition("=")[0]: setting for setting in given}.values())
     kept = folder / "result.json"
     if kept.exists():
         done: dict[str, Any] = json.loads(kept.read_text())
+        if done["settings"] != chosen:
+            raise ValueError(f"{folder} has a run with other settings; choose another OUT")
         return done
     shutil.rmtree(folder, ignore_errors=True)
-    where = data / "lm" / record.text
-    for stage in ("tokenizer", "prepare"):
-        biloom(where, stage, record.text, f"run.output={corpus}")
     settings = [
         *(f"prepare.tokenizer={corpus}/tokenizer", f"train.corpus={corpus}/prepare"),
         *("tracking.wandb=off", "train.device=cpu", "train.devices=1", "train.log_steps=100"),
-        *(f"train.steps={record.steps}", f"train.evaluate_steps={record.steps}"),
-        *(*record.settings, *more, f"train.seed={seed}", f"run.output={folder}"),
+        *(*chosen, f"run.output={folder}"),
     ]
     seconds = biloom(where, "train", record.text, *settings)
     biloom(where, "evaluate", record.text, *settings)
-    details = json.loads((folder / "evaluate" / "manifest.json").read_text())["details"]
     figures = {
-        "seed": seed,
-        "cpu_seconds": round(seconds, 1),
-        **{way: round(details[f"{way}_perplexity"], 2) for way in ("forward", "backward")},
+        **{"seed": seed, "cpu_seconds": round(seconds, 1), **perplexities(folder)},
+        "settings": chosen,
     }
     kept.write_text(json.dumps(figures))
     return figures
-
-
-def biloom(where: Path, *arguments: str) -> float:
-    """Run a command in a folder with one thread; return its CPU seconds."""
-    before = sum(os.times()[2:4])
-    done = subprocess.run(
-        [*PYTHON, *arguments],
-        cwd=where,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(done.stderr)
-    return sum(os.times()[2:4]) - before
 
 
 def machine() -> dict[str, Any]:
     """Return the name of the processor, and the GFLOP/s of a matrix product on one thread."""
     names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     torch.set_num_threads(1)
-    a = torch.rand(1024, 1024)
-    a @ a
-    begin = time.process_time()
-    for _ in range(20):
-        a @ a
-    speed = 20 * 2 * 1024**3 / (time.process_time() - begin) / 1e9
-    return {"processor": names[0] if names else "", "gflops": round(speed, 1)}
+    return {"processor": names[0] if names else "", "gflops": round(sgemm(), 1)}
 
 
 def main() -> None:
@@ -128,21 +119,29 @@ def main() -> None:
     out = options.out.absolute()
     found: dict[str, Any] = {}
     for name in options.names or RECORDS:
-        limit = RECORDS[name].limit
+        record = RECORDS[name]
+        corpus, where = out / "corpora" / record.text, options.data.absolute() / "lm" / record.text
         runs = []
-        for seed in options.seeds:
-            one = run(out, name, seed, options.data.absolute(), options.set)
-            late = "" if one["cpu_seconds"] <= limit else f", more than {limit}"
-            print(
-                f"{name}, seed {seed}: forward {one['forward']:.1f}, backward {one['backward']:.1f}, "
-                f"{one['cpu_seconds']:.0f} CPU s{late}",
-                flush=True,
-            )
-            runs.append(one)
+        try:
+            for stage in ("tokenizer", "prepare"):
+                biloom(where, stage, record.text, f"run.output={corpus}")
+            for seed in options.seeds:
+                one = run(record, out / f"{name}-{seed}", corpus, where, seed, options.set)
+                late = "" if one["cpu_seconds"] <= record.limit else f", more than {record.limit}"
+                print(
+                    f"{name}, seed {seed}: forward {one['forward']:.1f}, backward {one['backward']:.1f}, "
+                    f"{one['cpu_seconds']:.0f} CPU s{late}",
+                    flush=True,
+                )
+                runs.append(one)
+        except subprocess.CalledProcessError as error:
+            sys.exit(error.stderr)
+        except ValueError as error:
+            parser.error(str(error))
         found[name] = {
             **{way: statistics.mean(one[way] for one in runs) for way in ("forward", "backward")},
-            "mean": statistics.mean(math.sqrt(one["forward"] * one["backward"]) for one in runs),
-            "within_limit": all(one["cpu_seconds"] <= limit for one in runs),
+            "mean": statistics.mean(map(perplexity, runs)),
+            "within_limit": all(one["cpu_seconds"] <= record.limit for one in runs),
             "runs": runs,
         }
     print(json.dumps({**found, "machine": machine()}))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from records import RECORDS
+from records import RECORDS, run
 
 from pipeline.config.load import load_config
 
@@ -32,3 +32,21 @@ def test_three_seeds_have_a_log_up_to_the_last_step(name: str) -> None:
         lines = (LOGS / f"{name}-{seed}.jsonl").read_text(encoding="utf-8").splitlines()
         steps = [json.loads(line)["step"] for line in lines if "train_loss" in json.loads(line)]
         assert steps[-1] == RECORDS[name].steps
+
+
+def test_a_finished_run_with_other_settings_is_refused(tmp_path: Path) -> None:
+    record = RECORDS["ptb-500"]
+    (tmp_path / "result.json").write_text(json.dumps({"settings": ["train.steps=1"]}))
+
+    with pytest.raises(ValueError, match="has a run with other settings; choose another OUT"):
+        run(record, tmp_path, tmp_path, tmp_path, 1, [])
+
+
+def test_a_finished_run_with_replaced_settings_is_not_repeated(tmp_path: Path) -> None:
+    record = RECORDS["ptb-500"]
+    steps = ["train.steps=30", f"train.evaluate_steps={record.steps}"]
+    done = {"seed": 1, "settings": [*steps, *record.settings, "model.tied=true", "train.seed=1"]}
+    (tmp_path / "result.json").write_text(json.dumps(done))
+
+    more = ["train.steps=30", "model.tied=true"]
+    assert run(record, tmp_path, tmp_path, tmp_path, 1, more) == done
