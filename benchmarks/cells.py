@@ -8,8 +8,8 @@ model.recurrent, settings of train, and learning rates in place of `--rates`:
 many weights as the network of the shipped config of the text, by its `hidden`. HGRN2 keeps the width of that
 network by its projection.
 
-- Each kind's CPU seconds per step are measured once, with random words, in turns of all kinds, because the
-  speed of a machine varies. A training has `--seconds` divided by them as its number of steps.
+- The CPU seconds of a start and of a step are measured once for each kind, by short trainings of all kinds
+  in turns, because the speed of a machine varies. A training has as many steps as fit in `--seconds`.
 - With the first seed, each of the learning rates `--rates` is tried. The other seeds have the rate with the
   lowest perplexity, the geometric mean of both directions'.
 - Each model is trained by `biloom train`, evaluated on the validation text, exported, and probed for word
@@ -17,7 +17,7 @@ network by its projection.
   start and its evaluation, and null if the training was interrupted. A training that fails is listed with
   its message.
 
-OUT keeps each finished run and the seconds per step. After an interruption, the same command goes on.
+OUT keeps each finished run and these seconds. After an interruption, the same command goes on.
 KEY=VALUE are settings for all kinds, such as model.recurrent.dropout=0.1. The data folder (`--data`, default
 $BILOOM_TEST_DATA) has lm/ptb, lm/wikitext-2 and labelled. The last line has all figures as JSON.
 """
@@ -27,33 +27,25 @@ import json
 import math
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from in_turns import fit_in_turns
-from train import asked_turns, draw_ids, read_line
+import numpy as np
 
-from lightning_modules.allocator import keep_memory
-from lightning_modules.nn.heads.routes import ranks_of
-from lightning_modules.nn.window_maker import WindowMaker
 from lightning_modules.recurrent_config import HGRN2Config
 from lightning_modules.sizes import parameter_count
-from lightning_modules.training.lit_bilm import LitBiLM
 from lightning_modules.training.weights.clusters import cutoffs_of, output_counts
-from lightning_modules.training.window_loader import Batch
 from pipeline.config.load import load_config
 from preprocess.shards.format import Corpus
 
-TURNS, TURN = 6, 10
-"""Turns of each kind, and steps of a turn, in which the seconds per step are measured."""
+TURNS, SHORT = 2, (50, 350)
+"""Short trainings: how many of each kind, and their numbers of steps."""
 LARGEST = 1 << 13
 """Bound of the hidden size."""
-WINDOWS = 8
 PYTHON = (sys.executable, "-m", "pipeline.cli")
 Figures = dict[str, Any]
 
@@ -74,6 +66,13 @@ class Kind(NamedTuple):
     hidden: int
     parameters: int
     rates: tuple[float, ...]
+
+
+class Cost(NamedTuple):
+    """CPU seconds of a train command without its steps, and of a step."""
+
+    start: float
+    step: float
 
 
 class Comparison:
@@ -133,49 +132,35 @@ class Comparison:
         settings.append(f"model.recurrent.hidden={hidden}")
         return Kind(label, settings, hidden, found[hidden], tuple(map(float, rates)))
 
-    def seconds_per_step(self, kinds: list[Kind]) -> dict[str, float]:
-        """Return the CPU seconds of a training step of each kind, measured once."""
-        kept = self._out / "seconds.json"
-        known: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
+    def cost(self, kinds: list[Kind]) -> dict[str, Cost]:
+        """Return the CPU seconds of each kind's train command, measured once by short trainings."""
+        kept = self._out / "cost.json"
+        known: dict[str, Cost] = {}
+        if kept.exists():
+            known = {label: Cost(*cost) for label, cost in json.loads(kept.read_text()).items()}
         new = [kind for kind in kinds if kind.label not in known]
-        workers = {}
+        taken = [
+            {kind.label: [self._short(kind, steps) for steps in SHORT] for kind in new}
+            for _ in range(TURNS)
+        ]
         for kind in new:
-            command = [sys.executable, *sys.argv, "--worker", kind.label]
-            workers[kind.label] = subprocess.Popen(
-                command, env=one_thread(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            assert read_line(workers[kind.label]) == "ready", "see above"
-        taken: dict[str, list[float]] = {label: [] for label in workers}
-        for _ in range(TURNS):
-            for label, worker in workers.items():
-                assert worker.stdin
-                print(TURN, file=worker.stdin, flush=True)
-                taken[label] += json.loads(read_line(worker))
-        for worker in workers.values():
-            worker.communicate()
-        known |= {label: statistics.median(times) for label, times in taken.items()}
+            few, many = np.mean([turn[kind.label] for turn in taken], axis=0)
+            step = (many - few) / (SHORT[1] - SHORT[0])
+            known[kind.label] = Cost(few - step * SHORT[0], step)
         kept.write_text(json.dumps(known))
         return known
 
-    def train_in_turns(self, kind: Kind) -> None:
-        """Take the training steps that standard input asks for, on random words."""
-        config = load_config([self._text], [*self._given, *kind.settings])
-        model, train = config.model, config.train
-        counts = output_counts(self.corpus, model, train)
-        make = WindowMaker(ranks_of(counts), cutoffs_of(model, train, counts))
-        shape = (WINDOWS, model.direction_count, train.unroll, train.rows)
-        ids, targets = (draw_ids(len(counts), shape, seed) for seed in (1, 2))
-        windows = [make(*pair) for pair in zip(ids, targets, strict=True)]
-        module = LitBiLM.for_corpus(self.corpus, model, train)
-        print(module.compile_cell(), file=sys.stderr)
-        with keep_memory():
-            fit_in_turns(
-                module,
-                lambda number: Batch(number, (windows[number % WINDOWS],)),
-                asked_turns(),
-                clock=time.process_time,
-                accelerator="cpu",
-            )
+    def _short(self, kind: Kind, steps: int) -> float:
+        folder = self._out / "short"
+        shutil.rmtree(folder, ignore_errors=True)
+        rate = f"train.learning_rate={kind.rates[0]}"
+        return biloom(self._where, "train", self._text, *self._trained(kind, folder, steps), rate)
+
+    def _trained(self, kind: Kind, folder: Path, steps: int) -> tuple[str, ...]:
+        return (
+            *(*self._given, *kind.settings, f"run.output={folder}"),
+            *(f"train.steps={steps}", f"train.evaluate_steps={steps}"),
+        )
 
     def run(self, kind: Kind, steps: int, rate: float, seed: int) -> Figures:
         """Train, evaluate and probe a model, unless it is done; return its figures."""
@@ -186,8 +171,7 @@ class Comparison:
             return done
         interrupted = (folder / "train").exists()
         settings = (
-            *(*self._given, *kind.settings, f"run.output={folder}"),
-            *(f"train.steps={steps}", f"train.evaluate_steps={steps}"),
+            *self._trained(kind, folder, steps),
             *(f"train.learning_rate={rate}", f"train.seed={seed}"),
         )
         figures: Figures = {
@@ -304,29 +288,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=500, help="CPU seconds of a training")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--rates", default="1", help="learning rates")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_intermixed_args()
-    torch.set_num_threads(1)
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     comparison = Comparison(out, options)
-    if options.worker:
-        comparison.train_in_turns(comparison.kind(options.worker))
-        return
     request = out / "request.json"
     asked = {name: getattr(options, name) for name in ("text", "seconds", "settings")}
     if request.exists() and json.loads(request.read_text()) != asked:
         parser.error(f"{out} has runs of {request.read_text()}; choose another folder")
     request.write_text(json.dumps(asked))
     kinds = [comparison.kind(label) for label in options.kinds.split(",")]
-    seconds = comparison.seconds_per_step(kinds)
+    costs = comparison.cost(kinds)
     figures: dict[str, Figures] = {}
     for kind in kinds:
-        steps = max(1, round(options.seconds / seconds[kind.label]))
+        cost = costs[kind.label]
+        steps = max(1, round((options.seconds - cost.start) / cost.step))
         print(f"{kind.label}: hidden {kind.hidden}, {kind.parameters:,} weights, "
-              f"{1e3 * seconds[kind.label]:.1f} CPU ms a step, {steps:,} steps", flush=True)  # fmt: skip
+              f"{1e3 * cost.step:.1f} CPU ms a step, {steps:,} steps", flush=True)  # fmt: skip
         figures[kind.label] = compared(comparison, kind, steps, options)
-        figures[kind.label]["seconds_per_step"] = seconds[kind.label]
+        figures[kind.label] |= cost._asdict()
     print(json.dumps(figures))
 
 

@@ -1,10 +1,11 @@
 """The comparison of kinds of recurrent layers, without its trainings."""
 
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from cells import Comparison, Figures, Kind, compared, perplexity
+from cells import Comparison, Cost, Figures, Kind, compared, perplexity
 
 KIND = Kind("sru:2", [], 200, 1000, (1.0, 2.0, 4.0))
 
@@ -26,6 +27,17 @@ class Trained(Comparison):
             **{"forward": found, "backward": found, "cpu_seconds": None},
             **{"senses": scores, "same_sense": scores},
         }
+
+
+class Timed(Comparison):
+    """Short trainings with a start of 16 seconds and steps of 0.125 seconds."""
+
+    def __init__(self, out: Path) -> None:
+        self._out, self.steps = out, []  # type: ignore[var-annotated]
+
+    def _short(self, kind: Kind, steps: int) -> float:
+        self.steps.append((kind.label, steps))
+        return 16 + 0.125 * steps
 
 
 def options(**given: Any) -> Namespace:
@@ -56,3 +68,14 @@ def test_a_kind_whose_trainings_all_fail_has_no_perplexity() -> None:
     assert found["seeds"] == 0
     assert "forward" not in found
     assert perplexity(found["runs"][0]) == float("inf")
+
+
+def test_the_cost_of_all_kinds_is_measured_once_in_turns(tmp_path: Path) -> None:
+    timed, other = Timed(tmp_path), KIND._replace(label="gru:2")
+
+    found = timed.cost([KIND, other])
+
+    assert found == {"sru:2": Cost(16, 0.125), "gru:2": Cost(16, 0.125)}
+    assert timed.steps == [(label, n) for label in ("sru:2", "gru:2") for n in (50, 350)] * 2
+    assert timed.cost([other]) == found
+    assert len(timed.steps) == 8
