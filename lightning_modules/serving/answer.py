@@ -8,14 +8,13 @@ from lightning_modules.serving.source import Floats
 
 
 def sentence_vector(vectors: Floats, normalize: bool) -> Floats:
-    """Return one vector of a text, (layers * dim,) float32: the mean of its units, the layers in a row.
+    """Return the vector of a text, (layers * dim,) float32: its layers in a row.
 
     Args:
-        vectors: (layers, units, dim), at least one unit.
+        vectors: (layers, 1, dim).
         normalize: whether to scale the vector to length 1.
     """
-    pooled = vectors[:, 0] if vectors.shape[1] == 1 else vectors.mean(1, dtype=np.float64)
-    flat = torch.from_numpy(np.ascontiguousarray(pooled, np.float32).reshape(-1))
+    flat = torch.from_numpy(np.ascontiguousarray(vectors[:, 0], np.float32).reshape(-1))
     return F.normalize(flat, dim=0).numpy() if normalize else flat.numpy()
 
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from lightning_modules.serving.source import Floats
-from lightning_modules.vectors.selection import Selection
+from lightning_modules.serving.source import Choice, Floats
 from preprocess.tokenizers.aligned_text import Tokenised
 
-Compute = Callable[[Sequence[Tokenised], Selection, int], list[Floats]]
+Compute = Callable[[Sequence[Tokenised], Choice, int], list[Floats]]
 """`ServedVectors.compute`."""
 
 
@@ -20,12 +19,12 @@ class QueuedText:
 
     Attributes:
         text: the text.
-        selection: which vectors.
+        choice: which vectors.
         vectors: the result. If it is cancelled before its batch begins, nothing is computed.
     """
 
     text: Tokenised
-    selection: Selection
+    choice: Choice
     vectors: "Future[Floats]" = field(default_factory=Future)
 
     @property
@@ -34,7 +33,7 @@ class QueuedText:
 
 
 class BatchQueue:
-    """Computes texts in the order of their arrival. Texts of one batch have the same `Selection`.
+    """Computes texts in the order of their arrival. Texts of one batch have the same `Choice`.
 
     A batch begins as soon as the former one is done, with the texts that have arrived by then.
 
@@ -94,7 +93,7 @@ class BatchQueue:
         tokens = 0
         while self._waiting:
             one = self._waiting.popleft()
-            if batch and one.selection != batch[0].selection:
+            if batch and one.choice != batch[0].choice:
                 others.append(one)
             elif batch and tokens + one.tokens > self._batch_tokens:
                 others.append(one)
@@ -109,7 +108,7 @@ class BatchQueue:
         self._on_batch(len(batch), sum(one.tokens for one in batch))
         texts = [one.text for one in batch]
         try:
-            found = self._compute(texts, batch[0].selection, self._batch_tokens)
+            found = self._compute(texts, batch[0].choice, self._batch_tokens)
         # The thread must go on: the error is the answer to the request.
         except Exception as error:
             if len(batch) == 1:

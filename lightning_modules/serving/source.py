@@ -3,14 +3,14 @@
 Legend of shapes: a text has vectors (layers, units, dim), as in `BiLM.embed`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from lightning_modules.config import MixConfig
+from lightning_modules.serving.text_limit import Limit, LongTextError
 from lightning_modules.vectors.batches import plan_batches, plan_fixed_batches
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.selection import Pooling, Selection, Text, layers_of
@@ -25,12 +25,20 @@ class AbsentTextError(UserError):
     """Raised for a text that is not in the cache, if there is no model."""
 
 
-class LongTextError(UserError):
-    """Raised for a text of more tokens, or cached vectors of more numbers, than allowed."""
-
-
 class ChoiceError(UserError):
     """Raised for vectors that the cache does not hold."""
+
+
+class Choice(NamedTuple):
+    """Which vectors a request asks for.
+
+    Attributes:
+        selection: the vectors of a text.
+        mean: whether they are averaged into one, (layers, 1, dim).
+    """
+
+    selection: Selection
+    mean: bool = False
 
 
 class Prepared(NamedTuple):
@@ -50,21 +58,6 @@ class Prepared(NamedTuple):
     def tokens(self) -> int:
         """Tokens to compute."""
         return 0 if self.text is None else len(self.text.tokens)
-
-
-@dataclass(frozen=True)
-class Limit:
-    """Limit of the length of a text.
-
-    Attributes:
-        tokens: largest number of tokens.
-        truncate: whether to cut a longer text, instead of refusing it.
-        values: largest number of values that are read from the cache; None means no limit.
-    """
-
-    tokens: int
-    truncate: bool = False
-    values: int | None = None
 
 
 class ServedVectors:
@@ -118,12 +111,13 @@ class ServedVectors:
             segmenter=made.get("segmenter"),
         )
 
-    def choose(self, layers: object, unit: str, pooling: Pooling | None) -> Selection:
+    def choose(self, layers: object, unit: str | None, pooling: Pooling | None) -> Choice:
         """Return the choice of vectors of a request.
 
         Args:
             layers: as in `BiLM.embed`; None means "concat", or the layers of the cache.
-            unit: "token", "word", or "sentence" for one vector of the whole text.
+            unit: "token", "word", or "sentence" for one vector of the whole text; None means "token", or
+                the unit of the cache.
             pooling: as in `BiLM.embed`; None means the default, or that of the cache.
 
         Raises:
@@ -133,30 +127,42 @@ class ServedVectors:
         if self.cache is None:
             assert self.model is not None
             chosen = layers_of("concat" if layers is None else layers)  # type: ignore[arg-type]
-            selection = Selection(chosen, unit, pooling)  # type: ignore[arg-type]
+            selection = Selection(chosen, unit or "token", pooling)  # type: ignore[arg-type]
             selection.check(self.model.depth)
-            return selection
+            return Choice(selection)
         if layers is not None or pooling is not None:
             raise ChoiceError(
                 "the vectors come from a cache, whose layers and pooling cannot be changed; leave out "
                 "`layers` and `pooling`"
             )
-        if unit not in ("sentence", self.cache.unit):
+        if unit is None and self.cache.unit == "sentence":
+            raise ChoiceError("the cache has one vector for each text; ask `/embed` for it")
+        if unit not in (None, "sentence", self.cache.unit):
             raise ChoiceError(
                 f"the cache has one vector for each {self.cache.unit}, not for each {unit}"
             )
-        return self._stored
+        return Choice(self._stored, unit == "sentence" != self.cache.unit)
 
-    def values(self, selection: Selection, units: int) -> int:
-        """Return how many numbers the vectors of so many units have."""
+    def values(self, choice: Choice, units: int) -> int:
+        """Return how many numbers are sent for so many units of a text."""
+        if choice.mean:
+            units = min(1, units)
         if self.cache is not None:
             return self.cache.layers * units * self.cache.dim
         assert self.model is not None
-        layers, size = selection.shape(self.model.depth, self.model.dim)
+        layers, size = choice.selection.shape(self.model.depth, self.model.dim)
         return layers * units * size
 
-    def prepare(self, texts: Sequence[Text], selection: Selection, limit: Limit) -> list[Prepared]:
+    def prepare(
+        self, texts: Sequence[Text], choice: Choice, limit: Limit, first: int = 0
+    ) -> list[Prepared]:
         """Look up texts in the cache, and tokenise the others.
+
+        Args:
+            texts: the texts.
+            choice: which vectors.
+            limit: limit of each text; ``values`` of all together.
+            first: number of the first of ``texts`` in the request.
 
         Raises:
             AbsentTextError: a text is not in the cache, and there is no model.
@@ -174,48 +180,60 @@ class ServedVectors:
                 except KeyError:
                     if self.model is None:
                         raise AbsentTextError(
-                            f"`inputs[{number}]` is not in the vector cache; a text must be sent exactly "
+                            f"`inputs[{first + number}]` is not in the vector cache; a text must be sent exactly "
                             "as it was embedded, a list of words as a list"
                         ) from None
                     continue
-                values += self.values(selection, units)
-                if limit.values is not None and values > limit.values:
+                values += self.values(choice, units)
+                # All units of a text are read before they are averaged.
+                if max(values, self.values(Choice(choice.selection), units)) > limit.values:
                     raise LongTextError(
                         f"the cached vectors have more than {limit.values:,} numbers; send fewer or shorter "
                         "texts"
                     )
-                found[number] = Prepared(None, np.asarray(self.cache[split], np.float32), units)
+                vectors = np.asarray(self.cache[split], np.float32)
+                found[number] = Prepared(
+                    None, averaged(vectors) if choice.mean and units else vectors, units
+                )
         others = [number for number in range(len(texts)) if number not in found]
         if others:
-            found.update(zip(others, self._read(texts, others, selection, limit), strict=True))
+            asked = [texts[number] for number in others]
+            numbers = [first + number for number in others]
+            read = self.read(asked, choice.selection, limit, numbers)
+            found.update(zip(others, read, strict=True))
         return [found[number] for number in range(len(texts))]
 
-    def _read(
-        self, texts: Sequence[Text], numbers: Sequence[int], selection: Selection, limit: Limit
+    def read(
+        self, texts: Sequence[Text], selection: Selection, limit: Limit, numbers: Iterable[int]
     ) -> list[Prepared]:
+        """Tokenise texts, even if they are in the cache.
+
+        Args:
+            texts: the texts.
+            selection: which vectors.
+            limit: limit of each text.
+            numbers: their numbers in the request, for messages.
+
+        Raises:
+            LongTextError: a text has too many tokens and is not to be truncated.
+        """
         assert self.model is not None
-        asked = [texts[number] for number in numbers]
+        numbers = list(numbers)
         if self._words:
-            asked = [text.split() if isinstance(text, str) else text for text in asked]
-        read = self.model.reader.read(asked, selection.segmenter)
+            texts = [text.split() if isinstance(text, str) else text for text in texts]
+        asked = [limit.beginning(text, number) for text, number in zip(texts, numbers, strict=True)]
         prepared = []
-        for number, text in zip(numbers, read, strict=True):
-            if len(text.tokens) > limit.tokens:
-                if not limit.truncate:
-                    raise LongTextError(
-                        f"`inputs[{number}]` has {len(text.tokens):,} tokens, but at most "
-                        f"{limit.tokens:,} are allowed; shorten it, or set `truncate`"
-                    )
-                text = truncated(text, limit.tokens)
+        for number, text in zip(
+            numbers, self.model.reader.read(asked, selection.segmenter), strict=True
+        ):
+            text = limit.cut(text, number)
             units = {"token": len(text.tokens), "word": len(text.words)}
             prepared.append(
                 Prepared(text, None, units.get(selection.unit, min(1, len(text.tokens))))
             )
         return prepared
 
-    def compute(
-        self, texts: Sequence[Tokenised], selection: Selection, tokens: int
-    ) -> list[Floats]:
+    def compute(self, texts: Sequence[Tokenised], choice: Choice, tokens: int) -> list[Floats]:
         """Compute the vectors of texts, in batches of at most ``tokens`` tokens.
 
         Raises:
@@ -226,14 +244,19 @@ class ServedVectors:
         if self.fixed_batches:
             batches = plan_fixed_batches(lengths)
         else:
-            batches = plan_batches(lengths, tokens, selection.counts_padding)
-        embedded = self.model.embed_batches(texts, selection, batches, self._warm_up)
-        return [one.vectors for one in embedded]
+            batches = plan_batches(lengths, tokens, choice.selection.counts_padding)
+        embedded = self.model.embed_batches(texts, choice.selection, batches, self._warm_up)
+        return [averaged(one.vectors) if choice.mean else one.vectors for one in embedded]
 
 
-def truncated(text: Tokenised, tokens: int) -> Tokenised:
-    """Return the first tokens of a text, and the words that they are part of."""
-    kept = text.tokens[:tokens]
-    end = kept[-1].end
-    words = tuple(word for word in text.words if word.start < end)
-    return replace(text, text=text.text[:end], tokens=kept, words=words)
+def averaged(vectors: Floats) -> Floats:
+    """Return the mean of the vectors of a text.
+
+    Args:
+        vectors: (layers, units, dim), at least one unit.
+
+    Returns:
+        (layers, 1, dim) float32.
+    """
+    mean: npt.NDArray[np.float64] = vectors.mean(1, dtype=np.float64, keepdims=True)
+    return mean.astype(np.float32)

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from pipeline.serving.bodies import B, EmbedAllBody, EmbedBody, OpenAIBody, Toke
 from pipeline.serving.errors import OPENAI_ROUTE, ClientGoneError, RequestError, json_response
 from pipeline.serving.limits import BODY_SECONDS
 from pipeline.serving.service import Asked, VectorService
+from preprocess.tokenizers.aligned_text import Tokenised
 
 OPEN_ROUTES = ("/health",)
 """Routes that need no key."""
@@ -88,6 +89,7 @@ class Routes:
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 async for part in request.stream():
+                    self._service.reserve(request, "bytes", len(part))
                     data += part
                     if len(data) > most:
                         raise too_large
@@ -131,21 +133,8 @@ class Routes:
     async def _tokenize(self, request: Request) -> Response:
         body = await self._body(request, TokenizeBody)
         prepared = await self._service.tokenised(request, body.inputs)
-        return json_response(
-            [
-                [
-                    {
-                        "id": token.id,
-                        "text": token.spelling,
-                        "special": False,
-                        "start": token.start,
-                        "stop": token.end,
-                    }
-                    for token in (one.text.tokens if one.text else ())
-                ]
-                for one in prepared
-            ]
-        )
+        # In a thread, because other requests would wait for a large answer.
+        return await asyncio.to_thread(_tokens_response, [one.text for one in prepared if one.text])
 
     async def _show_info(self, request: Request) -> Response:
         return json_response(self._info)
@@ -189,6 +178,11 @@ def application(service: VectorService, info: Mapping[str, Any], key: str | None
                 await self._app(scope, receive, counted)
             except ClientGoneError:
                 status = GONE
+            except asyncio.CancelledError:
+                # uvicorn cancels the requests that are in progress when the time to stop is over.
+                if status == GONE:
+                    stopped = RequestError("the server stops; ask another one", "Unhealthy")
+                    await stopped.response(scope["path"])(scope, receive, counted)
             except Exception:
                 status = 500
                 raise
@@ -203,9 +197,11 @@ def application(service: VectorService, info: Mapping[str, Any], key: str | None
             self._app = app
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            sent = dict(scope["headers"]).get(b"authorization", b"")
+            header = dict(scope["headers"]).get(b"authorization", b"")
+            scheme, _, sent = header.partition(b" ")
             is_open = key is None or scope["path"] in OPEN_ROUTES
-            if is_open or hmac.compare_digest(sent, f"Bearer {key}".encode()):
+            is_key = hmac.compare_digest(sent.strip(), str(key).encode())
+            if is_open or (scheme.lower() == b"bearer" and is_key):
                 await self._app(scope, receive, send)
                 return
             refusal = RequestError(
@@ -221,10 +217,30 @@ def application(service: VectorService, info: Mapping[str, Any], key: str | None
         HTTPException: _answer_http,
         Exception: _answer_fault,
     }
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(Counted), Middleware(Authorised)],
         exception_handlers=handlers,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _tokens_response(texts: Sequence[Tokenised]) -> Response:
+    return json_response(
+        [
+            [
+                {
+                    "id": token.id,
+                    "text": token.spelling,
+                    "special": False,
+                    "start": token.start,
+                    "stop": token.end,
+                }
+                for token in text.tokens
+            ]
+            for text in texts
+        ]
     )
 
 

@@ -16,7 +16,7 @@ def _text(value: Any, place: str) -> Text:
             raise RequestError(f"{place} is empty", "Empty")
         return value
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
-        if not value:
+        if not any(map(str.strip, value)):
             raise RequestError(f"{place} is empty", "Empty")
         return value
     raise ValueError("must be a string, or a list of strings or of lists of words")

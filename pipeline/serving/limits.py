@@ -6,8 +6,13 @@ from preprocess.errors import UserError
 
 ANSWER_VALUES = 1 << 22
 """Largest number of values of one answer: 16 MB of float32, some 50 MB of JSON."""
-WAITING_VALUES = 1 << 25
-"""Values of all answers in progress, until they are sent: 128 MB of float32, some 400 MB of JSON."""
+TOKEN_VALUES = 4
+"""Values that a token in the answer of /tokenize counts as."""
+WAITING = {"bytes": 1 << 26, "tokens": 1 << 20, "values": 1 << 25}
+"""What all requests in progress may hold: bytes of requests; tokens, some 400 MB; values of answers until they
+are sent, 128 MB of float32 and some 400 MB of JSON."""
+PART_CHARACTERS = 1 << 16
+"""Characters of texts that are tokenised before another request gets its turn; a longer text is not divided."""
 BODY_SECONDS = 10.0
 """How long a client may take to send a request."""
 PART_SECONDS = 30.0

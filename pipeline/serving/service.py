@@ -1,7 +1,8 @@
 """Requests of vectors: admission, limits, the queue, and clients that go away."""
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -12,21 +13,29 @@ from starlette.requests import Request
 from lightning_modules.serving.queue import BatchQueue, QueuedText
 from lightning_modules.serving.source import (
     AbsentTextError,
+    Choice,
     ChoiceError,
     Floats,
-    Limit,
-    LongTextError,
     Prepared,
     ServedVectors,
 )
+from lightning_modules.serving.text_limit import Limit, LongTextError
 from lightning_modules.vectors.selection import Pooling, Selection, SelectionError, Text
 from pipeline.serving.errors import ClientGoneError, RequestError, overloaded
-from pipeline.serving.limits import ANSWER_VALUES, WAITING_VALUES, Limits
+from pipeline.serving.limits import (
+    ANSWER_VALUES,
+    PART_CHARACTERS,
+    TOKEN_VALUES,
+    WAITING,
+    Limits,
+)
 from pipeline.serving.metrics import Metrics
 from preprocess.errors import UserError
 from preprocess.vectors.codec import CacheError
 
 T = TypeVar("T")
+Read = Callable[[Sequence[Text], Limit, int], list[Prepared]]
+"""Reads some texts of a request within a limit; the last argument is the number of the first one."""
 
 
 class Asked(NamedTuple):
@@ -72,7 +81,8 @@ class VectorService:
 
     def __init__(self, source: ServedVectors, limits: Limits) -> None:
         self.source, self.limits = source, limits
-        self._requests = self._values = 0
+        self._requests = 0
+        self._held: Counter[str] = Counter()
         self.metrics = Metrics(lambda: len(self._queue), lambda: self._requests)
         self._queue = BatchQueue(source.compute, limits.max_batch_tokens, self.metrics.on_batch)
         # One thread: tokenizers hold Python's lock for most of their time.
@@ -90,7 +100,7 @@ class VectorService:
 
     @contextmanager
     def admitted(self, request: Request) -> Iterator[None]:
-        """Count a request, and the values of its answer, as in progress until the end of the block.
+        """Count a request, and what it reserves, as in progress until the end of the block.
 
         Raises:
             RequestError: there are too many requests.
@@ -100,12 +110,31 @@ class VectorService:
                 f"{self._requests:,} requests are in progress, which is the limit; try again later"
             )
         self._requests += 1
-        request.state.values = 0
+        request.state.held = Counter()
         try:
             yield
         finally:
             self._requests -= 1
-            self._values -= request.state.values
+            self._held -= request.state.held
+
+    def reserve(self, request: Request, kind: str, amount: int) -> None:
+        """Count what a request that is `admitted` holds, to bound the memory of all requests.
+
+        Args:
+            request: the request.
+            kind: "bytes", "tokens" or "values".
+            amount: how many.
+
+        Raises:
+            RequestError: the requests in progress would hold too much. A single one never does.
+        """
+        if (
+            self._held[kind] > request.state.held[kind]
+            and self._held[kind] + amount > WAITING[kind]
+        ):
+            raise overloaded(f"the requests in progress have too many {kind}; try again later")
+        self._held[kind] += amount
+        request.state.held[kind] += amount
 
     async def vectors(self, request: Request, asked: Asked) -> Found:
         """Return the vectors of a request that is `admitted` and whose body has been read.
@@ -114,20 +143,18 @@ class VectorService:
             RequestError: the request cannot be answered.
             ClientGoneError: the client has closed the connection. Texts that wait are not computed.
         """
-        if len(asked.texts) > self.limits.max_client_batch_size:
-            raise RequestError(
-                f"batch size {len(asked.texts):,} > maximum allowed batch size "
-                f"{self.limits.max_client_batch_size:,}",
-                "Validation",
-            )
-        unit = asked.unit or (self.source.cache.unit if self.source.cache else "token")
         try:
-            selection = self.source.choose(asked.layers, unit, asked.pooling)
+            choice = self.source.choose(asked.layers, asked.unit, asked.pooling)
         except (SelectionError, ChoiceError) as error:
             raise RequestError(str(error), "Validation", 422) from None
-        prepared = await self._prepared(request, asked, selection)
-        self._reserve(request, self._needed(prepared, selection))
-        return await self._computed(request, prepared, selection)
+
+        def read(texts: Sequence[Text], limit: Limit, first: int) -> list[Prepared]:
+            return self.source.prepare(texts, choice, limit, first)
+
+        prepared = await self._prepared(
+            request, asked, read, lambda one: self.source.values(choice, one.units)
+        )
+        return await self._computed(request, prepared, choice)
 
     async def tokenised(self, request: Request, texts: Sequence[Text]) -> list[Prepared]:
         """Return the tokens of texts.
@@ -136,13 +163,44 @@ class VectorService:
             RequestError, ClientGoneError: as `vectors`.
         """
         asked = Asked(texts, "token", None, None, False)
-        return await self._prepared(request, asked, Selection())
+
+        def read(texts: Sequence[Text], limit: Limit, first: int) -> list[Prepared]:
+            return self.source.read(texts, Selection(), limit, range(first, first + len(texts)))
+
+        return await self._prepared(request, asked, read, lambda one: TOKEN_VALUES * one.tokens)
 
     async def _prepared(
-        self, request: Request, asked: Asked, selection: Selection
+        self, request: Request, asked: Asked, read: Read, values_of: Callable[[Prepared], int]
     ) -> list[Prepared]:
-        limit = Limit(self.limits.max_input_tokens, asked.truncate, ANSWER_VALUES)
-        read = partial(self.source.prepare, asked.texts, selection, limit)
+        """Read the texts of a request, and reserve their tokens and the values of the answer."""
+        if len(asked.texts) > self.limits.max_client_batch_size:
+            raise RequestError(
+                f"batch size {len(asked.texts):,} > maximum allowed batch size "
+                f"{self.limits.max_client_batch_size:,}",
+                "Validation",
+            )
+        prepared: list[Prepared] = []
+        left = ANSWER_VALUES
+        for part in parts(asked.texts):
+            limit = Limit(self.limits.max_input_tokens, asked.truncate, left)
+            found = await self._read(request, partial(read, part, limit, len(prepared)))
+            for number, one in enumerate(found, len(prepared)):
+                if not one.units:
+                    raise RequestError(f"`inputs[{number}]` has no tokens", "Empty")
+            values = sum(map(values_of, found))
+            left -= values
+            if left < 0:
+                fewer = "" if self.source.cache else ", or ask for fewer layers"
+                raise RequestError(
+                    f"the answer has more than {ANSWER_VALUES:,} numbers; send fewer or shorter texts{fewer}",
+                    "Validation",
+                )
+            self.reserve(request, "tokens", sum(one.tokens for one in found))
+            self.reserve(request, "values", values)
+            prepared += found
+        return prepared
+
+    async def _read(self, request: Request, read: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         try:
             return await unless_gone(request, loop.run_in_executor(self._readers, read))
@@ -155,31 +213,10 @@ class VectorService:
         except UserError as error:
             raise RequestError(str(error), "Tokenizer") from None
 
-    def _needed(self, prepared: Sequence[Prepared], selection: Selection) -> int:
-        """Return the number of values of an answer."""
-        for number, one in enumerate(prepared):
-            if not one.units:
-                raise RequestError(f"`inputs[{number}]` has no tokens", "Empty")
-        values = sum(self.source.values(selection, one.units) for one in prepared)
-        if values > ANSWER_VALUES:
-            raise RequestError(
-                f"the answer has {values:,} numbers, but at most {ANSWER_VALUES:,} are allowed; send "
-                "fewer or shorter texts, or ask for fewer layers",
-                "Validation",
-            )
-        return values
-
-    def _reserve(self, request: Request, values: int) -> None:
-        """Count the values of an answer, to bound the memory of all answers."""
-        if self._values + values > WAITING_VALUES:
-            raise overloaded("too many vectors are in progress; try again later")
-        self._values += values
-        request.state.values = values
-
     async def _computed(
-        self, request: Request, prepared: Sequence[Prepared], selection: Selection
+        self, request: Request, prepared: Sequence[Prepared], choice: Choice
     ) -> Found:
-        queued = [QueuedText(one.text, selection) for one in prepared if one.text is not None]
+        queued = [QueuedText(one.text, choice) for one in prepared if one.text is not None]
         self.metrics.texts.labels("model").inc(len(queued))
         self.metrics.texts.labels("cache").inc(len(prepared) - len(queued))
         self._queue.add(queued)
@@ -190,6 +227,18 @@ class VectorService:
             raise RequestError(f"inference failed: {error}", "Backend") from error
         vectors = [next(computed) if one.vectors is None else one.vectors for one in prepared]
         return Found(vectors, sum(one.tokens for one in prepared))
+
+
+def parts(texts: Sequence[Text]) -> Iterator[Sequence[Text]]:
+    """Yield parts of at most `PART_CHARACTERS` characters, or of one text."""
+    first = size = 0
+    for number, text in enumerate(texts):
+        characters = len(text) if isinstance(text, str) else sum(map(len, text))
+        if number > first and size + characters > PART_CHARACTERS:
+            yield texts[first:number]
+            first, size = number, 0
+        size += characters
+    yield texts[first:]
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

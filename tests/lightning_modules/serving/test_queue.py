@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from lightning_modules.serving.queue import BatchQueue, QueuedText
-from lightning_modules.serving.source import Floats
+from lightning_modules.serving.source import Choice, Floats
 from lightning_modules.vectors.selection import Selection
 from preprocess.tokenizers.aligned_text import Tokenised
 from preprocess.tokenizers.base import Token
 
-ALL, TOP = Selection("all"), Selection("top")
+ALL, TOP = Choice(Selection("all")), Choice(Selection("top"))
 
 
 def text(name: str, tokens: int) -> Tokenised:
@@ -28,9 +28,7 @@ class Computing:
         self.go, self.begun, self.fails = threading.Event(), threading.Event(), fails
         self.batches: list[list[str]] = []
 
-    def __call__(
-        self, texts: Sequence[Tokenised], selection: Selection, tokens: int
-    ) -> list[Floats]:
+    def __call__(self, texts: Sequence[Tokenised], choice: Choice, tokens: int) -> list[Floats]:
         self.batches.append([one.text for one in texts])
         self.begun.set()
         assert self.go.wait(60)

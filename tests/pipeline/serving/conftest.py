@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 from lightning_modules.serving.source import ServedVectors
 from lightning_modules.vectors.pretrained import BiLM
@@ -40,10 +41,16 @@ class Served:
     Attributes:
         port: its port on loopback.
         service: the service behind it.
+        server: uvicorn's server.
     """
 
     port: int
     service: VectorService
+    server: uvicorn.Server
+
+    def stop(self) -> None:
+        """Stop as at a signal."""
+        self.server.should_exit = True
 
     def send(
         self, method: str, path: str, data: bytes | None = None, headers: Mapping[str, str] = {}
@@ -80,7 +87,7 @@ def running(source: ServedVectors, limits: Limits, key: str | None) -> Iterator[
         thread.start()
         while not server.started:
             time.sleep(0.01)
-        yield Served(bound.getsockname()[1], service)
+        yield Served(bound.getsockname()[1], service, server)
         server.should_exit = True
         thread.join()
         service.close()

@@ -89,6 +89,7 @@ WRONG = [
     (b'{"inputs": ""}', 400, "Empty", "`inputs` is empty"),
     (b'{"inputs": ["ka", ""]}', 400, "Empty", "`inputs[1]` is empty"),
     (b'{"inputs": ["ka", []]}', 400, "Empty", "`inputs[1]` is empty"),
+    (b'{"inputs": [["", " "]]}', 400, "Empty", "`inputs[0]` is empty"),
     (b'{"inputs": ["ka", " "]}', 400, "Empty", "`inputs[1]` has no tokens"),
     (b'{"inputs": 3}', 422, "Validation", "`inputs`: must be a string, or a list of strings or"),
     (b'{"inputs": ["a", 1]}', 422, "Validation", "`inputs`: must be a string, or a list"),
@@ -166,6 +167,7 @@ def test_requests_of_other_types_methods_and_routes_are_refused(served: Served) 
     missing = served.get("/nothing")
     assert missing.status == 404
     assert missing.json == {"error": "Not Found", "error_type": "Validation"}
+    assert served.send("POST", "/embed/", data).status == 404
     assert served.metric('biloom_requests_total{route="other",status="404"}') >= 1
 
 
@@ -209,18 +211,16 @@ def test_an_answer_has_a_largest_size(served: Served, monkeypatch: pytest.Monkey
     answer = served.post("/embed_all", {"inputs": ["kana", "lona"]})
     assert answer.status == 413
     assert answer.json["error"] == (
-        "the answer has 48 numbers, but at most 40 are allowed; send fewer or shorter texts, or ask "
-        "for fewer layers"
+        "the answer has more than 40 numbers; send fewer or shorter texts, or ask for fewer layers"
     )
+    assert served.post("/tokenize", {"inputs": "ka " * 10}).status == 200
+    assert served.post("/tokenize", {"inputs": "ka " * 11}).status == 413
 
 
-def test_answers_in_progress_have_a_largest_size(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.serving.service.WAITING_VALUES", 40)
-    answer = served.post("/embed_all", {"inputs": ["kana", "lona"]})
-    assert answer.status == 429
-    assert answer.headers["retry-after"] == "1"
+def test_every_route_has_the_limit_of_texts(start: Callable[..., Served], model: BiLM) -> None:
+    served = start(model, max_client_batch_size=2)
+    for route in ("/embed", "/embed_all", "/tokenize"):
+        assert served.post(route, {"inputs": ["ka", "lo", "mi"]}).status == 413
 
 
 def test_a_key_is_needed_everywhere_except_for_health(
@@ -237,7 +237,9 @@ def test_a_key_is_needed_everywhere_except_for_health(
         assert answer.status == 401
         assert answer.headers["www-authenticate"] == "Bearer"
         assert answer.json["error_type"] == "Unauthorized"
-    assert closed.post("/embed", {"inputs": "ka"}, Authorization="Bearer secret").status == 200
+    for scheme in ("Bearer", "bearer"):
+        asked = closed.post("/embed", {"inputs": "ka"}, Authorization=f"{scheme} secret")
+        assert asked.status == 200
     assert closed.get("/health").status == 200
 
 

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from lightning_modules.serving.source import Floats, ServedVectors
+from lightning_modules.serving.source import Choice, Floats, ServedVectors
 from lightning_modules.vectors.pretrained import BiLM
-from lightning_modules.vectors.selection import Selection
+from pipeline.serving.limits import WAITING
 from preprocess.tokenizers.aligned_text import Tokenised
 from preprocess.vectors.cache import VectorCache
 from tests.conftest import Tiny
@@ -31,13 +32,11 @@ class Held(ServedVectors):
         self.go, self.begun = threading.Event(), threading.Event()
         self.computed: list[str] = []
 
-    def compute(
-        self, texts: Sequence[Tokenised], selection: Selection, tokens: int
-    ) -> list[Floats]:
+    def compute(self, texts: Sequence[Tokenised], choice: Choice, tokens: int) -> list[Floats]:
         self.begun.set()
         assert self.go.wait(SECONDS)
         self.computed += [one.text for one in texts]
-        return super().compute(texts, selection, tokens)
+        return super().compute(texts, choice, tokens)
 
 
 @pytest.fixture
@@ -165,6 +164,80 @@ def test_requests_above_the_limit_are_told_to_come_again(
     assert served.post("/embed", {"inputs": "kana"}).status == 200
 
 
+@pytest.mark.parametrize(("kind", "most"), [("bytes", 40), ("tokens", 3), ("values", 40)])
+def test_what_all_requests_hold_is_bounded(
+    start: Callable[..., Served],
+    held: Held,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    most: int,
+) -> None:
+    monkeypatch.setitem(WAITING, kind, most)
+    served = start(held)
+    with ThreadPoolExecutor(1) as clients:
+        first = clients.submit(served.post, "/embed_all", {"inputs": "kana lona"})
+        assert held.begun.wait(SECONDS)
+        refused = served.post("/embed_all", {"inputs": "mina nuko"})
+        held.go.set()
+        # A request alone is never refused, however much it holds.
+        assert first.result().status == 200
+    assert refused.status == 429
+    assert refused.headers["retry-after"] == "1"
+    assert refused.json["error"] == (
+        f"the requests in progress have too many {kind}; try again later"
+    )
+    assert served.post("/embed_all", {"inputs": "mina nuko " * 9}).status == 200
+
+
+def test_another_request_gets_its_turn_between_the_texts_of_a_large_one(
+    start: Callable[..., Served], model: BiLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.serving.service.PART_CHARACTERS", 10)
+    source, order, go = ServedVectors(model, None), [], threading.Event()
+    prepare = source.prepare
+
+    def recorded(texts: Sequence[str], *others: Any) -> Any:
+        order.append(list(texts))
+        if len(order) == 1:
+            assert go.wait(SECONDS)
+        return prepare(texts, *others)
+
+    monkeypatch.setattr(source, "prepare", recorded)
+    served = start(source)
+    with ThreadPoolExecutor(2) as clients:
+        large = clients.submit(served.post, "/embed", {"inputs": ["kana", "lona", "mina nuko"]})
+        until(lambda: bool(order))
+        small = clients.submit(served.post, "/embed", {"inputs": "tena"})
+        until(lambda: served.metric("biloom_requests_in_progress") == 2)
+        # The small request has been read and waits for the thread.
+        time.sleep(0.1)
+        go.set()
+        assert large.result().status == small.result().status == 200
+    assert order == [["kana", "lona"], ["tena"], ["mina nuko"]]
+
+
+def test_requests_in_progress_are_told_that_the_server_stops(
+    start: Callable[..., Served],
+    held: Held,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("pipeline.serving.server.STOP_SECONDS", 1)
+    served = start(held)
+    with ThreadPoolExecutor(1) as clients:
+        asked = clients.submit(served.post, "/embed", {"inputs": "kana"})
+        assert held.begun.wait(SECONDS)
+        served.stop()
+        answer = asked.result()
+    held.go.set()
+    assert answer.status == 503
+    assert answer.json == {
+        "error": "the server stops; ask another one",
+        "error_type": "Unhealthy",
+    }
+    assert not any(record.exc_info for record in caplog.records)
+
+
 def test_a_thread_that_has_ended_is_told(start: Callable[..., Served], model: BiLM) -> None:
     served = start(model)
     served.service.close()
@@ -202,3 +275,6 @@ def test_a_cache_and_what_is_not_in_it(
         assert chosen.status == 422
         assert served.post("/tokenize", {"inputs": "kana lona"}).status == 404
         assert served.metric('biloom_texts_total{source="cache"}') == 1
+        both = start(ServedVectors(BiLM.from_pretrained(trained / "export"), cache))
+        [tokens] = both.post("/tokenize", {"inputs": "kana lona"}).json
+        assert [token["text"] for token in tokens] == ["kana", "lona"]
