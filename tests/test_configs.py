@@ -19,6 +19,7 @@ EXPECTED = {
         "quickstart",
         "seed-small",
         "simple-english",
+        "sru",
         "wikitext-2",
     ),
 }

@@ -10,7 +10,7 @@ from pipeline.cli import main
 Tiny = Any  # of conftest.py
 Command = Any
 
-SHIPPED = "the shipped configs are base, chinese, elmo-original, gru, ptb, quickstart, seed-small, simple-english, wikitext-2"
+SHIPPED = "the shipped configs are base, chinese, elmo-original, gru, ptb, quickstart, seed-small, simple-english, sru, wikitext-2"
 TEXT = "prepare.input={root}/corpus.txt"
 OUTPUT = "run.output={tmp}/out"
 

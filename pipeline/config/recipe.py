@@ -7,7 +7,12 @@ the same fingerprint. Imports no torch.
 import math
 from typing import Any, NamedTuple, TypeVar
 
-from lightning_modules.recurrent_config import HGRN2Config, LSTMConfig, RecurrentConfig
+from lightning_modules.recurrent_config import (
+    HGRN2Config,
+    LSTMConfig,
+    RecurrentConfig,
+    SRUConfig,
+)
 from lightning_modules.training.config import AdamConfig, AdamWConfig, TrainConfig
 from pipeline.config.schema import Config
 from pipeline.console import count
@@ -22,7 +27,9 @@ WARMUP_SHARE, LEAST_WARMUP, MOST_WARMUP = 0.025, 10, 1000
 LEAST_WINDOWS = 10
 """Windows of a row in a pass over a tiny corpus; with fewer, a recipe has fewer rows."""
 SHARE = 2
-"""Width of an LSTM's cells over the width of a GRU or an SRU, and over the projection of HGRN2."""
+"""Width of an LSTM's cells over the width of a GRU, and over the projection of HGRN2."""
+SRU_SHARE = 9 / 16
+"""Width of an SRU over that of an LSTM's cells."""
 LITTLE_TOKENS = 10_000_000
 """Tokens below which a corpus is called small: its vectors fit its own subject and style only."""
 
@@ -56,6 +63,7 @@ class Recipe(NamedTuple):
 
 FEW = "so little text is memorised in a few passes without dropout"
 SOME = "this text can be read twice before a model memorises it, even without dropout"
+SRU_SOME = "a small SRU can read this text four times before it memorises it, even without dropout"
 MANY = (
     "a single pass over this much text memorises nothing, so that dropout would only slow it down"
 )
@@ -72,9 +80,19 @@ RECIPES = (
 """The recipe of a corpus is the first one whose bound is not exceeded (measured: docs/recipes.md)."""
 
 
-def recipe_for(tokens: float) -> Recipe:
-    """Return the recipe for a train split of this many tokens and document ends."""
-    return next(recipe for recipe in RECIPES if tokens <= recipe.tokens)
+def recipe_for(tokens: float, recurrent: RecurrentConfig | None = None) -> Recipe:
+    """Return the recipe for a train split of this many tokens and document ends.
+
+    An SRU makes four passes in less time than an LSTM makes two.
+
+    Args:
+        tokens: the number of tokens and document ends.
+        recurrent: the recurrent layers; None means an LSTM.
+    """
+    recipe = next(recipe for recipe in RECIPES if tokens <= recipe.tokens)
+    if isinstance(recurrent, SRUConfig) and recipe.why == SOME:
+        return recipe._replace(passes=2 * recipe.passes, why=SRU_SOME)
+    return recipe
 
 
 def resolve(config: Config, tokens: float) -> Config:
@@ -93,7 +111,7 @@ def resolve(config: Config, tokens: float) -> Config:
     if train.recipe:
         settings = recipe_settings(config, tokens)
         if "steps" not in train.model_fields_set and passes is None:
-            passes = recipe_for(tokens).passes
+            passes = recipe_for(tokens, model.recurrent).passes
         model = _filled(model, "model.", settings)
         train = _filled(train, "train.", settings)
     if passes is not None:
@@ -112,7 +130,7 @@ def recipe_settings(config: Config, tokens: float) -> dict[str, Any]:
         config: the config.
         tokens: number of tokens and document ends of the train split.
     """
-    recipe = recipe_for(tokens)
+    recipe = recipe_for(tokens, config.model.recurrent)
     fitting = max(1, int(tokens / (recipe.unroll * LEAST_WINDOWS)))
     settings: dict[str, Any] = {"model.input.dropout": recipe.dropout}
     sizes = _sizes(config.model.recurrent, recipe)
@@ -134,7 +152,8 @@ def recipe_settings(config: Config, tokens: float) -> dict[str, Any]:
 def _sizes(recurrent: RecurrentConfig, recipe: Recipe) -> dict[str, int]:
     """Return the sizes of a layer of a kind under a recipe.
 
-    Layers of HGRN2 have about as many weights as those of an LSTM, layers of a GRU and an SRU fewer.
+    Layers of HGRN2 have about as many weights as those of an LSTM, layers of a GRU and an SRU fewer. The
+    recipe is that of the kind.
     """
     match recurrent:
         case LSTMConfig():
@@ -145,6 +164,8 @@ def _sizes(recurrent: RecurrentConfig, recipe: Recipe) -> dict[str, int]:
             }
         case HGRN2Config():
             return {"hidden": recipe.hidden, "projection": recipe.hidden // SHARE}
+        case SRUConfig():
+            return {"hidden": round(recipe.hidden * SRU_SHARE)}
         case _:
             return {"hidden": recipe.hidden // SHARE}
 
@@ -158,13 +179,14 @@ def recipe_lines(config: Config, tokens: float) -> list[str]:
     """
     if not config.train.recipe:
         return []
-    recipe, size = recipe_for(tokens), count(tokens)
+    recurrent = config.model.recurrent
+    recipe, size = recipe_for(tokens, recurrent), count(tokens)
     lines = [f"recipe for {size} tokens: {_described(recipe, config)}, because {recipe.why}"]
     if tokens < LITTLE_TOKENS:
         more = max(10 * tokens, recipe.tokens + 1)
         lines.append(
             f"{size} tokens are little: the model learns the words and the style of this text only; "
-            f"{count(more)} tokens would get {_described(recipe_for(more), config)}"
+            f"{count(more)} tokens would get {_described(recipe_for(more, recurrent), config)}"
         )
     settings = recipe_settings(config, tokens)
     own = [

@@ -106,11 +106,22 @@ def test_other_kinds_get_what_suits_them() -> None:
     assert gru.train.learning_rate == config().train.learning_rate
     assert recipe_lines(gru, 1e5)[0].startswith("recipe for 100k tokens: GRU 2 x 128, dropout ")
     sru = resolve(auto("model.recurrent.kind=sru"), 1e5)
-    assert recipe_lines(sru, 1e5)[0].startswith("recipe for 100k tokens: SRU 2 x 128, dropout ")
+    assert recipe_lines(sru, 1e5)[0].startswith("recipe for 100k tokens: SRU 2 x 144, dropout ")
     hgrn2 = resolve(auto("model.recurrent.kind=hgrn2"), 1e5)
     assert recipe_lines(hgrn2, 1e5)[0].startswith("recipe for 100k tokens: HGRN2 2 x 256 / 128, ")
     cnn = resolve(auto("model.input.kind=char_cnn"), 1e5)
     assert cnn.model.input.dropout == recipe_for(1e5).dropout
+
+
+@pytest.mark.parametrize(
+    ("tokens", "passes"), [(1e5, 8), (6e5, 5), (1e6, 4), (9e6, 4), (4e7, 1), (1e9, 1)]
+)
+def test_an_sru_makes_four_passes_where_others_make_two(tokens: float, passes: float) -> None:
+    sru = resolve(auto("model.recurrent.kind=sru"), tokens)
+    assert sru.train.steps == math.ceil(passes * tokens / (sru.train.rows * sru.train.unroll))
+    line = recipe_lines(sru, tokens)[0]
+    assert f", {passes:g} pass{'es' if passes > 1 else ''}, because " in line
+    assert ("because a small SRU can read this text four times" in line) == (passes == 4)
 
 
 def test_raised_passes_change_nothing_but_the_steps() -> None:
