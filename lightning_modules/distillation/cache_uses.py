@@ -1,6 +1,6 @@
 """The tokens of vector caches with their vectors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -46,20 +46,23 @@ def check_cache(cache: VectorCache, model: BiLM, layer: TeacherLayer) -> None:
     layer.place_in(path, made)
 
 
-def cache_uses(cache: VectorCache, model: BiLM, layer: TeacherLayer) -> Iterator[Uses]:
+def cache_uses(
+    cache: VectorCache, model: BiLM, layer: TeacherLayer, earlier: Sequence[VectorCache] = ()
+) -> Iterator[Uses]:
     """Yield the tokens of each text of a cache, in the order stored.
 
     Args:
         cache: a cache that `check_cache` accepts.
         model: the model that made it.
         layer: the wanted layer.
+        earlier: caches whose texts are left out, because they were read already.
 
     Raises:
         DistillationError: the stored tokens of a text are not those of the model's tokenizer.
         CacheError: the cache is damaged.
     """
     place = layer.place_in(cache.path, cache.manifest.details["vectors"])
-    for text, spellings, vectors in cache.entries():
+    for text, spellings, vectors in cache.entries(earlier):
         # The ids are not stored, and an unknown word may be spelled like a token.
         [read] = model.reader.read([text])
         if [token.spelling for token in read.tokens] != spellings:

@@ -11,7 +11,7 @@ A model folder holds
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -130,7 +130,8 @@ def pack_weights(weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
             stored[name] = weight.half()
             if not stored[name].isfinite().all():
                 raise ModelError(
-                    f"'{name}' holds {weight.abs().max():.4g}, beyond float16; set export.weights=float32"
+                    f"'{name}' holds {weight.abs().max():.4g}, beyond float16; set export.weights=float32, "
+                    "or leave --weights out"
                 )
         else:
             summed = -2 if name.startswith(("recurrent.", "input.filters.")) else -1
@@ -158,7 +159,11 @@ def unpack_weights(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_model(
-    folder: str, weights: Mapping[str, Tensor], config: Mapping[str, Any], tokenizer: Tokenizer
+    folder: str,
+    weights: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    check: Callable[[int], None] = lambda _: None,
 ) -> tuple[str, ...]:
     """Write the weights, the config and the tokenizer of a model folder.
 
@@ -167,6 +172,7 @@ def save_model(
         weights: state dict of a `BiLMNetwork` and, optionally, `TYPE_VECTORS`.
         config: contents of config.json; its "weights" names the storage type, float32 if absent.
         tokenizer: the model's tokenizer.
+        check: called with the number of bytes of `WEIGHTS` before anything is written.
 
     Returns:
         The names of the files written.
@@ -176,7 +182,9 @@ def save_model(
     """
     stored = pack_weights(weights, config.get("weights", "float32"))
     tensors = {name: tensor.contiguous() for name, tensor in sorted(stored.items())}
-    storage.write_bytes(storage.join(folder, WEIGHTS), save_safetensors(tensors))
+    data = save_safetensors(tensors)
+    check(len(data))
+    storage.write_bytes(storage.join(folder, WEIGHTS), data)
     text = json.dumps(config, indent=2, ensure_ascii=False)
     storage.write_bytes(storage.join(folder, CONFIG), f"{text}\n".encode())
     return (WEIGHTS, CONFIG, *tokenizer.save(folder))

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import NamedTuple
 
+from lightning_modules.portable.comparison import check_onnx_file
 from lightning_modules.portable.interface import (
     FILES,
     INTERFACE,
@@ -22,7 +23,7 @@ from lightning_modules.portable.interface import (
     spellings_json,
     to_json,
 )
-from lightning_modules.portable.onnx_file import check_onnx_file, onnx_file
+from lightning_modules.portable.onnx_file import onnx_file
 from lightning_modules.portable.program import Form, is_spelled
 from lightning_modules.portable.readme import readme
 from lightning_modules.vectors.pretrained import BiLM
@@ -58,7 +59,7 @@ class Exported(NamedTuple):
 def exported_files(
     model: BiLM, cleaning: CleaningConfig, stream: bool, versions: Mapping[str, str]
 ) -> Exported:
-    """Return the files of an exported model, whose vectors have been compared with those of PyTorch.
+    """Return the files of an exported model; the vectors of each ONNX file were compared with PyTorch's.
 
     Args:
         model: the model, in float32 on the CPU.
@@ -71,7 +72,8 @@ def exported_files(
     """
     forms: tuple[Form, ...] = ("text", "stream") if stream else ("text",)
     files = {FILES[form]: onnx_file(model, form) for form in forms}
-    difference = check_onnx_file(files[FILES["text"]], model, _sample(model.tokenizer))
+    sample = _sample(model.tokenizer)
+    difference = max(check_onnx_file(files[FILES[form]], model, sample, form) for form in forms)
     tokenizer = converted(model.tokenizer)
     files |= _tokenizer_files(model, tokenizer)
     described = interface(model, cleaning, forms, tokenizer, versions)

@@ -1,28 +1,22 @@
-"""Models as ONNX files, and their comparison with PyTorch.
+"""Models as ONNX files.
 
 A file has the same bytes whenever it is made from the same model with the same packages: what the exporter
 records of the source code (places, stack traces, names of modules) is removed.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from lightning_modules.portable.errors import PortableError
-from lightning_modules.portable.feeds import feeds_of_batch
 from lightning_modules.portable.program import AXES, OUTPUTS, Form, export_program, input_names
 from lightning_modules.quiet import quiet
 from lightning_modules.vectors.pretrained import BiLM
-from lightning_modules.vectors.selection import Text
 
 OPSET = 18
 """Version of ONNX's operators; ONNX Runtime reads it since version 1.14."""
 MOST_BYTES = 2**31 - 2**20
 """Largest size of the weights; a protocol buffer has less than 2 GiB."""
-TOLERANCE = 1e-4
-"""Largest difference between a value of ONNX Runtime and of PyTorch, relative to the layer's largest value."""
 
 
 def onnx_file(model: BiLM, form: Form = "text") -> bytes:
@@ -90,53 +84,3 @@ def _remove_sources(proto: Any) -> None:
             node.doc_string = ""
             del node.metadata_props[:]
             graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-
-
-def check_onnx_file(data: bytes, model: BiLM, texts: Sequence[Text]) -> float:
-    """Compare the vectors of texts that ONNX Runtime and PyTorch compute, on one thread of the CPU.
-
-    PyTorch documents the operation that an ONNX file is made from as a prototype, so each file is checked.
-
-    Args:
-        data: an ONNX file for whole texts.
-        model: the model that it was made from, in float32 on the CPU.
-        texts: the texts.
-
-    Returns:
-        The largest difference relative to the largest value of its layer.
-
-    Raises:
-        PortableError: it is above `TOLERANCE`, or ONNX Runtime cannot run the file.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    batch = model.batch(texts, "token")
-    with torch.no_grad():
-        expected = model(batch.ids, batch.lengths, batch.spellings).numpy()
-    try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        (found,) = session.run(None, feeds_of_batch(model, batch))
-    # ONNX Runtime has an error class for each kind of failure, without a common one.
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise PortableError(
-            f"ONNX Runtime cannot run the exported model ({reason}); {AGAIN}"
-        ) from error
-    largest = np.zeros(model.depth)
-    difference = np.zeros(model.depth)
-    for row, length in enumerate(batch.lengths.tolist()):
-        one, other = expected[:, row, :length], found[:, row, :length]
-        largest = np.maximum(largest, np.abs(one).max((1, 2), initial=0))
-        difference = np.maximum(difference, np.abs(one - other).max((1, 2), initial=0))
-    relative = float((difference / largest.clip(min=1e-30)).max())
-    if not relative <= TOLERANCE:
-        raise PortableError(
-            f"ONNX Runtime computes other vectors than PyTorch: they differ by {relative:.2g} of a layer's "
-            f"largest value, more than {TOLERANCE:g}; {AGAIN}"
-        )
-    return relative
-
-
-AGAIN = "install the versions of torch, onnx, onnxscript and onnxruntime in constraints.txt, and export again"

@@ -45,10 +45,22 @@ from lightning_modules.vectors.streams import (
 from lightning_modules.vectors.type_vectors import Advance
 from preprocess.tokenizers.base import Token
 
-NEEDS_HEAD = (
-    "kind: the gradient of the loss needs the output layer, which this model lacks; export it again with "
-    "export.head=true, or use kind vector"
-)
+
+def needs_head(layers: int) -> str:
+    """Return why a model without an output layer has no gradients, and what to do.
+
+    Args:
+        layers: number of its recurrent layers.
+    """
+    if not layers:
+        return (
+            "kind: the gradient of the loss needs a language model, but this model is static (it has no "
+            "recurrent layers); name the model that it was made from, or use kind vector"
+        )
+    return (
+        "kind: the gradient of the loss needs the output layer, which this model lacks; export it again with "
+        "export.head=true, or use kind vector"
+    )
 
 
 class _Chunk(NamedTuple):
@@ -75,7 +87,7 @@ class GradientEncoder:
         self, encoder: Encoder, network: BiLMNetwork, starts: tuple[int, int], path: GradientPath
     ) -> None:
         if isinstance(network.head, NoHead):
-            raise SelectionError(NEEDS_HEAD)
+            raise SelectionError(needs_head(network.recurrent.config.layers))
         self._encoder, self._starts, self._path = encoder, starts, path
         self._network = constant_weights(network)
 

@@ -28,7 +28,8 @@ from pipeline.config.schema import Config
 from pipeline.console import Console, count
 from pipeline.lifecycle.inputs import show_left_out, survey_all
 from pipeline.lifecycle.plan import Plan, plan_of
-from pipeline.stages.run import check_config, stages_of_command
+from pipeline.stages.checks import check_config
+from pipeline.stages.run import stages_of_command
 from preprocess.config import Source
 from preprocess.errors import UserError
 from preprocess.files import storage

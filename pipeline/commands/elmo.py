@@ -25,7 +25,7 @@ from lightning_modules.models.model_folder import CONFIG, WEIGHTS, load_network,
 from lightning_modules.nn.bilm import BiLMNetwork
 from pipeline.console import Console, count
 from pipeline.lifecycle.stage import require
-from pipeline.lifecycle.task_folder import CARD, is_made, write_result
+from pipeline.lifecycle.task_folder import CARD, make_result, write_result
 from preprocess.errors import one_line
 from preprocess.files import storage
 from preprocess.files.manifest import hash_file, read_manifest, records_of
@@ -102,14 +102,16 @@ def _import_archive(
         "weights": _hash(weights),
         "vocabulary": _hash(vocabulary) if vocabulary else None,
     }
-    if is_made(folder, asked, WRITTEN, "a model", console):
-        return
-    words, notes = read_vocabulary(vocabulary) if vocabulary else ([], ())
-    for note in notes:
-        console.warn(f"{vocabulary}: {note}")
-    tensors = read_weights(weights, config)
-    source = "an ELMo archive (options.json, weights.hdf5)"
-    _write(folder, asked, config, tensors, words, source, console)
+
+    def make() -> None:
+        words, notes = read_vocabulary(vocabulary) if vocabulary else ([], ())
+        for note in notes:
+            console.warn(f"{vocabulary}: {note}")
+        tensors = read_weights(weights, config)
+        source = "an ELMo archive (options.json, weights.hdf5)"
+        _write(folder, asked, config, tensors, words, source, console)
+
+    make_result(folder, asked, WRITTEN, "a model", make, console)
 
 
 def _import_manylangs(model: str, folder: str, console: Console) -> None:
@@ -120,16 +122,20 @@ def _import_manylangs(model: str, folder: str, console: Console) -> None:
         "network": "published" if options.is_published else _hash(options.path),
         **{name: _hash(storage.join(model, name), COPY) for name in names},
     }
-    if is_made(folder, asked, WRITTEN, "a model", console):
-        return
-    if options.is_published:
-        console.line(f"{PUBLISHED_NAME} is missing from the folder: its published values are taken")
-    characters = read_characters(model)
-    words = read_words(model) if options.has_words else None
-    config = options.config(len(characters.rows))
-    tensors = read_manylangs_weights(model, config, characters, words)
-    source = "a model of ELMoForManyLangs"
-    _write(folder, asked, config, tensors, words.words if words else (), source, console)
+
+    def make() -> None:
+        if options.is_published:
+            console.line(
+                f"{PUBLISHED_NAME} is missing from the folder: its published values are taken"
+            )
+        characters = read_characters(model)
+        words = read_words(model) if options.has_words else None
+        config = options.config(len(characters.rows))
+        tensors = read_manylangs_weights(model, config, characters, words)
+        source = "a model of ELMoForManyLangs"
+        _write(folder, asked, config, tensors, words.words if words else (), source, console)
+
+    make_result(folder, asked, WRITTEN, "a model", make, console)
 
 
 def _write(

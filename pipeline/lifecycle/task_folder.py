@@ -1,4 +1,4 @@
-"""Make the folder of a task unless it is done; its manifest is written last."""
+"""Make the folder of a command unless it is done; its manifest is written last."""
 
 import re
 import time
@@ -91,31 +91,85 @@ def make_task(
     return manifest
 
 
-def is_made(
-    folder: str, asked: Mapping[str, Any], names: Collection[str], what: str, console: Console
+def make_result(
+    folder: str,
+    asked: Mapping[str, Any],
+    names: Collection[str],
+    what: str,
+    make: Callable[[], None],
+    console: Console,
 ) -> bool:
-    """Return True if a folder holds the result of a command that writes without a work folder.
+    """Make the folder of a command that writes without a work folder, unless it is made.
+
+    This process holds the lock of the folder meanwhile. The lock file is removed at the end, and so is the
+    folder if it is empty.
 
     Args:
-        folder: the folder.
+        folder: path or URL of the folder.
         asked: what the command was asked.
         names: names of the files that the command may write.
         what: what these files are of, for the message.
+        make: writes the files, and the manifest last.
         console: where it is told that the command is done.
 
+    Returns:
+        False if the folder was made before.
+
     Raises:
-        StageError: the folder has another result or other files.
+        StageError: the folder has another result or other files, or its result is damaged.
+        LockedError: another process is writing the folder.
+        LeaseLost: another process took the folder over.
     """
+    if _is_made(folder, asked, names, what, console):
+        _clean(folder, console)
+        return False
+    try:
+        with lock(folder, work_folder.lock_file(folder), console) as lease:
+            # Another process may have made it before this one got the lock.
+            if _is_made(folder, asked, names, what, console):
+                return False
+            storage.remove_temporary(folder)
+            make()
+            lease.check()
+    finally:
+        if not storage.is_remote(folder):
+            with suppress(OSError):
+                storage.local_path(folder).rmdir()
+    return True
+
+
+def _is_made(
+    folder: str, asked: Mapping[str, Any], names: Collection[str], what: str, console: Console
+) -> bool:
+    """Return True if a folder holds the result; arguments and errors as in `make_result`."""
     if storage.exists(storage.join(folder, NAME)):
-        if read_manifest(folder).asked == asked:
-            console.line(f"{folder}: already done")
-            return True
-        raise StageError(f"{folder} holds another finished result; name another folder")
+        try:
+            manifest = read_manifest(folder)
+        except DamagedManifest as error:
+            raise _damaged_result(folder, NAME) from error
+        if manifest.asked != asked:
+            raise StageError(f"{folder} holds another finished result; name another folder")
+        if problems := _problems(folder, manifest):
+            raise _damaged_result(folder, problems[0])
+        console.line(f"{folder}: already done")
+        return True
     if others := set(storage.list_names(folder)).difference(names):
         raise StageError(
             f"{folder} holds {one_line(min(others))}, which is not a file of {what}; name another folder"
         )
     return False
+
+
+def _problems(folder: str, manifest: Manifest) -> list[str]:
+    with phase(CHECKING, "files", len(manifest.all_files)) as checked:
+        return check_files(folder, manifest, lambda _: checked.add())
+
+
+def _damaged_result(folder: str, what: str) -> StageError:
+    return StageError(
+        f"{folder} is damaged ({one_line(what)}); remove this folder and run the command again, or name "
+        "another folder"
+    )
 
 
 def write_result(
@@ -187,9 +241,7 @@ def _finished(
         )
     differing = differing_keys(manifest.asked, asked)
     if not differing:
-        with phase(CHECKING, "files", len(manifest.all_files)) as checked:
-            problems = check_files(out, manifest, lambda _: checked.add())
-        if problems:
+        if problems := _problems(out, manifest):
             if not overwrite:
                 raise _damaged(out, problems[0])
             _move_aside(out, console)

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_modules.config import ModelConfig
 from lightning_modules.vectors.embedding import EmbedJob
-from lightning_modules.vectors.gradients import NEEDS_HEAD
+from lightning_modules.vectors.gradients import needs_head
 from lightning_modules.vectors.selection import Selection, SelectionError
 from pipeline.beam.job import run_job
 from pipeline.beam.transforms import EmbedTexts
@@ -164,9 +164,10 @@ def _job(
         kind=embed.kind,
         path=embed.path,
     )
-    selection.check(recorded(ModelConfig, manifest.details, "model").recurrent.layers + 1)
+    layers = recorded(ModelConfig, manifest.details, "model").recurrent.layers
+    selection.check(layers + 1)
     if embed.kind == "gradient" and not manifest.details.get("head", True):
-        raise SelectionError(f"embed.{NEEDS_HEAD}")
+        raise SelectionError(f"embed.{needs_head(layers)}")
     return EmbedJob(
         work=place.work,
         output=place.unpublished,

@@ -29,6 +29,7 @@ from pipeline.lifecycle.stage import HELD, REPLACES, Made, StageError, StageFold
 from pipeline.reports.assessment import show_concerns
 from pipeline.reports.card_file import update_card
 from pipeline.reports.perplexity_tables import OTHERS, evaluations, show_evaluation
+from pipeline.stages.checks import check_evaluated
 from pipeline.training.device import resolve_device
 from preprocess.files import storage
 from preprocess.files.fingerprint import fingerprint
@@ -57,7 +58,9 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     checkpoint = trained_checkpoint(config, "evaluate")
     folder, manifest = checkpoint.folder, checkpoint.manifest
     trained = manifest.details
-    _check(corpus, settings.split, trained)
+    of_corpus = corpus.manifest.details["tokenizer"], corpus.manifest.content
+    of_model = trained["tokenizer"], trained["corpus"]
+    check_evaluated(corpus.folder, *of_corpus, settings.split, *of_model)
     shards = corpus.shards(settings.split)
     kept = _kept(place, settings.split, manifest.content, console)
     details: dict[str, Any] = {"split": settings.split, "tokens": 0, **kept}
@@ -153,20 +156,6 @@ def _text_for(split: str) -> str:
     return (
         source if split == "train" else f"{source}, a larger prepare.{split}_fraction or more text"
     )
-
-
-def _check(corpus: Corpus, split: str, trained: dict[str, Any]) -> None:
-    """Check that the corpus has the model's token ids, and that the model was not trained on it."""
-    if corpus.manifest.details["tokenizer"] != trained["tokenizer"]:
-        raise StageError(
-            f"{corpus.folder}: this corpus was prepared with another tokenizer than the model's; "
-            "prepare it with the model's tokenizer (prepare.tokenizer)"
-        )
-    if split == "train" and corpus.manifest.content == trained["corpus"]:
-        raise StageError(
-            f"{corpus.folder}: the model was trained on this train split; set evaluate.split to valid "
-            "or test, or evaluate.corpus to another corpus"
-        )
 
 
 def _ranks(

@@ -6,18 +6,18 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lightning_modules.config import AdaptiveInputConfig, ModelConfig
+from lightning_modules.config import ModelConfig
 from lightning_modules.models.model_folder import (
     TYPE_VECTORS,
-    ModelError,
     checkpoint_weights,
     network_of_checkpoint,
     save_model,
 )
 from lightning_modules.models.model_settings import ModelSettings
 from lightning_modules.models.smaller.description import described
-from lightning_modules.models.smaller.parts import HEAD, Parts, Reduction
+from lightning_modules.models.smaller.parts import HEAD, Parts
 from lightning_modules.models.smaller.reduce import changed_settings, reduce_model
+from lightning_modules.models.smaller.request import Reduction
 from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.vectors.type_vectors import vectors_of_vocabulary
 from pipeline.config.schema import Config
@@ -27,6 +27,7 @@ from pipeline.lifecycle.inputs import tokenizer_of, trained_checkpoint
 from pipeline.lifecycle.stage import Made, StageFolder
 from pipeline.lifecycle.task_folder import CARD
 from pipeline.reports.card_file import SMALLER, card_of, evaluation_of, training_corpus
+from pipeline.stages.checks import check_parts
 from preprocess.files import storage
 from preprocess.files.manifest import Manifest, content_hash, recorded
 from preprocess.shards.format import ShardError
@@ -40,10 +41,10 @@ def make(config: Config, place: StageFolder, console: Console) -> Made:
     """Write the weights, the tokenizer, the settings and a model card into one folder.
 
     Raises:
-        ModelError: export.head, export.type_vectors or export.weights does not suit the model.
+        ModelError: export.weights does not suit the model.
         SmallerError: export.layers, export.input_rank or export.vocabulary does not suit the model.
-        StageError: the checkpoint that the config names does not exist, or the tokenizer is not the one
-            that the model was trained with.
+        StageError: the checkpoint that the config names does not exist, the tokenizer is not the one that
+            the model was trained with, or export.head or export.type_vectors does not suit the model.
     """
     checkpoint = trained_checkpoint(config, "export")
     folder, trained = checkpoint.folder, checkpoint.manifest
@@ -89,23 +90,15 @@ def _weights(
     """Return the network's tensors, with the output layer, and those to store beside it, in float32.
 
     Raises:
-        ModelError: export.head or export.type_vectors does not suit the model.
+        StageError: export.head or export.type_vectors does not suit the model.
     """
     folder, details = checkpoint.folder, checkpoint.manifest.details
     weights = checkpoint_weights(folder, checkpoint.name)
     model = recorded(ModelConfig, details, "model")
-    if not config.export.head and model.tied and isinstance(model.input, AdaptiveInputConfig):
-        raise ModelError(
-            "export.head is false, but with model.tied and model.input.kind=adaptive the input "
-            "vectors are in the output layer; set export.head to true"
-        )
+    check_parts(config.export, model)
     if config.export.type_vectors:
         network = network_of_checkpoint(folder, details, checkpoint.name)
-        if not isinstance(network.input, CharCNN):
-            raise ModelError(
-                f"export.type_vectors is true, but model.input.kind={model.input.kind} has a vector for "
-                "each id anyway; set export.type_vectors to false"
-            )
+        assert isinstance(network.input, CharCNN)
         weights[TYPE_VECTORS] = vectors_of_vocabulary(network.input, tokenizer)
     return weights
 

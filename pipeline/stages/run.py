@@ -1,18 +1,14 @@
 """The whole pipeline in order, or one stage of it."""
 
 import logging
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Sequence
 
-from lightning_modules.training.distillation.source import teacher_folder
 from pipeline.config.schema import Config
 from pipeline.console import Console
-from pipeline.lifecycle.checkpoints import named_checkpoint
-from pipeline.lifecycle.inputs import checkpoint_setting, content_of, known_folders
 from pipeline.lifecycle.registry import STAGES
 from pipeline.lifecycle.running import run_stage
 from pipeline.lifecycle.stage import Stage, StageWork, require
-from pipeline.training.tracking_requirements import check_tracking
+from pipeline.stages.checks import check_config
 from preprocess.files.temporary import temporary_root
 
 
@@ -66,56 +62,37 @@ LOAD_WORK: dict[str, Callable[[], StageWork]] = {
 
 def run(config: Config, command: str, console: Console, overwrite: bool = False) -> None:
     """Run the stage named ``command``; for "run", run all stages and write the report."""
-    # Beam and Lightning log warnings about themselves; biloom raises or shows what matters.
-    logging.getLogger().setLevel(logging.ERROR)
-    for name in ("apache_beam", "grpc"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     stages = stages_of_command(config, command)
     check_config(config, stages)
+    run_stages(config, stages, command, console, overwrite)
     if command != "run":
-        run_stage(STAGES[command], LOAD_WORK[command], config, console, overwrite)
         return
-    for stage in stages:
-        require("run", stage.needs)
-    for stage in stages:
-        run_stage(stage, LOAD_WORK[stage.name], config, console, overwrite)
     from pipeline.reports.run_report import report
 
     report(config, console)
 
 
-def _check_checkpoint(stage: str, config: Config) -> None:
-    named_checkpoint(*checkpoint_setting(config, stage))
+def run_stages(
+    config: Config, stages: Sequence[Stage], command: str, console: Console, overwrite: bool
+) -> None:
+    """Run stages in order, after `check_config`. What any of them needs is missed before the first begins.
 
-
-def _check_train(config: Config) -> None:
-    check_tracking(config)
-    if config.train.teacher:
-        teacher_folder(config.train.teacher)
-
-
-def _check_known(config: Config) -> None:
-    for folder in known_folders(config):
-        content_of(folder, "prepare")
-
-
-CHECKS: dict[str, Callable[[Config], None]] = {
-    "prepare": _check_known,
-    "train": _check_train,
-    **{stage: partial(_check_checkpoint, stage) for stage in ("evaluate", "export")},
-}
-"""For a stage, a function that raises a `UserError` if the stage cannot finish with the settings."""
-
-
-def check_config(config: Config, stages: Iterable[Stage]) -> None:
-    """Check what can be checked of all stages before the first one, which may take days.
-
-    Raises:
-        UserError: a stage cannot finish with these settings.
+    Args:
+        config: the config.
+        stages: the stages.
+        command: the command, for messages.
+        console: where progress is shown.
+        overwrite: whether results made with other settings are moved aside.
     """
+    # Beam and Lightning log warnings about themselves; biloom raises or shows what matters.
+    logging.getLogger().setLevel(logging.ERROR)
+    for name in ("apache_beam", "grpc"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # A single stage that is finished needs nothing.
+    for stage in stages if len(stages) > 1 else ():
+        require(command, stage.needs)
     for stage in stages:
-        if check := CHECKS.get(stage.name):
-            check(config)
+        run_stage(stage, LOAD_WORK[stage.name], config, console, overwrite)
 
 
 def stages_of_command(config: Config, command: str) -> list[Stage]:

@@ -139,6 +139,15 @@ def join(folder: str, *parts: str) -> str:
     return "/".join([folder.rstrip("/"), *parts]) if folder != "/" else "/" + "/".join(parts)
 
 
+def overlap(one: str, other: str) -> bool:
+    """Return True if two folders are the same, or one lies in the other. Symbolic links are followed."""
+    first, second = (
+        (path if is_remote(path) else os.path.realpath(local_path(path))).rstrip("/") + "/"
+        for path in (one, other)
+    )
+    return first.startswith(second) or second.startswith(first)
+
+
 def client_settings(url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return fsspec's options for the client of a URL; empty for most protocols.
 

@@ -29,6 +29,7 @@ from preprocess.files.paths import absolute as absolute
 from preprocess.files.paths import is_remote as is_remote
 from preprocess.files.paths import join as join
 from preprocess.files.paths import local_path as local_path
+from preprocess.files.paths import overlap as overlap
 from preprocess.files.remote.archive import open_archive
 from preprocess.files.remote.objects import (
     is_folder_marker,

@@ -5,7 +5,7 @@ shards (`preprocess.vectors.files`), an index over them, and the manifest of sta
 manifest's details give the model, the layers, dimensions and dtype of the vectors, and their unit.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from types import TracebackType
@@ -214,18 +214,24 @@ class VectorCache(Mapping[Text, Vectors]):
         self._need_texts()
         return (shard.texts(entry, row)[0] for shard, entry, row in self._walk())
 
-    def entries(self) -> Iterator[tuple[Text, list[str], Vectors]]:
+    def entries(
+        self, without: Sequence["VectorCache"] = ()
+    ) -> Iterator[tuple[Text, list[str], Vectors]]:
         """Yield (text, spellings of its units, vectors) in the order stored; faster than ``items``.
 
         Vectors have the shape (layers, units, dim).
 
+        Args:
+            without: caches whose texts are left out. The keys of a shard are looked up at once.
+
         Raises:
             CacheError: the texts were not kept, or a shard is missing or damaged.
         """
-        return ((text, labels, vectors) for _, _, text, labels, vectors in self.located_entries())
+        found = self.located_entries(without)
+        return ((text, labels, vectors) for _, _, text, labels, vectors in found)
 
     def located_entries(
-        self,
+        self, without: Sequence["VectorCache"] = ()
     ) -> Iterator[tuple[ShardName, int, Text, list[str], Vectors]]:
         """Yield what `entries` yields, after the shard and the index of the entry in it (see `at`).
 
@@ -233,7 +239,7 @@ class VectorCache(Mapping[Text, Vectors]):
             CacheError: as `entries`.
         """
         self._need_texts()
-        for shard, entry, row in self._walk():
+        for shard, entry, row in self._walk(without):
             text, labels = shard.texts(entry, row)
             yield shard.shard, entry, text, labels, shard.vectors(entry, row)
 
@@ -273,7 +279,9 @@ class VectorCache(Mapping[Text, Vectors]):
                 "text with cache[text], read `blocks()`, or make the cache with embed.texts=true"
             )
 
-    def _walk(self) -> Iterator[tuple[VectorShard, int, Row]]:
+    def _walk(
+        self, without: Sequence["VectorCache"] = ()
+    ) -> Iterator[tuple[VectorShard, int, Row]]:
         for number in range(len(self.shards)):
             shard = self._shard(number)
             rows = shard.entries
@@ -285,7 +293,10 @@ class VectorCache(Mapping[Text, Vectors]):
                 entry = int((places > own).argmax())
                 path = self._index.file_of(rows["key"][entry].tobytes())
                 raise damaged_cache(path, f"it lacks entry {entry} of {shard.path}")
-            for entry in np.flatnonzero(places == own).tolist():
+            kept = np.flatnonzero(places == own)
+            for other in without:
+                kept = kept[~other.has(rows["key"][kept])]
+            for entry in kept.tolist():
                 yield shard, entry, Row(*rows[entry].tolist())
 
     def _find(self, text: Text, key: bytes) -> tuple[VectorShard, int, Row]:

@@ -2,7 +2,8 @@
 
 import re
 
-from lightning_modules.models.smaller.parts import Names, Parts, SmallerError
+from lightning_modules.models.smaller.parts import Parts
+from lightning_modules.models.smaller.request import Names, check_layers
 
 _LAYER = re.compile(r"recurrent\.layers\.(\d+)\.")
 
@@ -18,22 +19,10 @@ def keep_layers(parts: Parts, layers: int, names: Names) -> Parts:
         names: names of the settings, for messages.
 
     Raises:
-        SmallerError: the model does not have more layers, or keeps its output layer, which reads the
-            top layer.
+        SmallerError: as in `check_layers`.
     """
-    settings = parts.settings
-    model, present = settings.model, settings.model.recurrent.layers
-    if not 1 <= layers < present:
-        possible = f"choose 1 to {present - 1}" if present > 2 else "choose 1"
-        possible = possible if present > 1 else f"none can be dropped, leave {names.layers} out"
-        raise SmallerError(
-            f"{names.layers}: {layers} layers are to be kept, but the model has {present} recurrent "
-            f"{'layer' if present == 1 else 'layers'}; {possible}"
-        )
-    if settings.head:
-        raise SmallerError(
-            f"{names.layers}: the output layer reads the top layer, which is dropped; {names.no_head}"
-        )
+    model = parts.settings.model
+    check_layers(model, parts.settings.head, layers, names)
     recurrent = model.recurrent.model_copy(update={"layers": layers})
     weights = {
         name: weight

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_modules.config import EmbeddingInputConfig, WordCharCNNInputConfig
-from lightning_modules.models.smaller.parts import Names, Parts, SmallerError
+from lightning_modules.config import WordCharCNNInputConfig
+from lightning_modules.models.smaller.parts import Parts
+from lightning_modules.models.smaller.request import Names, check_rank
 from lightning_modules.one_thread import one_thread
 
 ROWS_AT_ONCE = 1 << 14
@@ -101,31 +102,20 @@ def lower_rank(parts: Parts, rank: int, names: Names) -> tuple[Parts, float]:
         names: names of the settings, for messages.
 
     Raises:
-        SmallerError: the input has no matrix with a row per id, the rank is not lower than its width,
-            or the output layer shares it.
+        SmallerError: as in `check_rank`.
     """
-    config, weights = parts.settings.model.input, dict(parts.weights)
+    settings, weights = parts.settings, dict(parts.weights)
+    check_rank(settings.model, settings.head, rank, names)
+    config = settings.model.input
     linear: Tensor | None
-    if isinstance(config, WordCharCNNInputConfig) and config.word_dim:
-        dim, table = config.word_dim, weights[WORDS]
+    if isinstance(config, WordCharCNNInputConfig):
         # The rest reads the output of the convolution.
-        linear, rest = weights[PROJECTION].tensor_split([dim], 1)
-    elif isinstance(config, EmbeddingInputConfig):
-        table, linear = weights[TABLE], weights.get(MAP)
-        dim = table.shape[1]
+        table, (linear, rest) = (
+            weights[WORDS],
+            weights[PROJECTION].tensor_split([config.word_dim], 1),
+        )
     else:
-        raise SmallerError(f"{names.input_rank}: {_no_matrix(config.kind)}; leave it out")
-    limit = min(dim, parts.settings.model.recurrent.direction_width)
-    if not 1 <= rank < limit:
-        raise SmallerError(
-            f"{names.input_rank}: {rank} is not a lower rank than that of the input matrix ({limit}); "
-            + (f"choose 1 to {limit - 1}" if limit > 1 else "leave it out")
-        )
-    if parts.settings.model.tied and parts.settings.head:
-        raise SmallerError(
-            f"{names.input_rank}: the output layer shares the input vectors (model.tied) and needs their "
-            f"full width; {names.no_head}"
-        )
+        table, linear = weights[TABLE], weights.get(MAP)
     found = low_rank(table, linear, rank, (_ranks(weights, len(table)) + 1).rsqrt())
     if isinstance(config, WordCharCNNInputConfig):
         changed = {"word_dim": rank}
@@ -136,7 +126,7 @@ def lower_rank(parts: Parts, rank: int, names: Names) -> tuple[Parts, float]:
         changed = {"dim": rank}
         weights[TABLE], weights[MAP] = found.vectors, found.linear
         weights[BIAS] = found.bias + weights[BIAS] if BIAS in weights else found.bias
-    model = parts.settings.model.model_copy(
+    model = settings.model.model_copy(
         update={"input": config.model_copy(update=changed), "tied": False}
     )
     return parts._replace(weights=weights).with_settings(model=model), found.error
@@ -148,10 +138,3 @@ def _ranks(weights: Mapping[str, Tensor], vocabulary: int) -> Tensor:
     known = weights.get(HEAD_RANKS, ranks[:0])
     ranks[: len(known)] = known
     return ranks
-
-
-def _no_matrix(kind: str) -> str:
-    """Return why an input encoder has no matrix to approximate."""
-    if kind == "adaptive":
-        return "the input vectors of rare ids are already narrower (model.input.kind=adaptive)"
-    return f"the input vectors are computed from characters (model.input.kind={kind})"

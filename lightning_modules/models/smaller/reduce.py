@@ -9,7 +9,8 @@ from lightning_modules.models.model_settings import ModelSettings
 from lightning_modules.models.smaller.changes import Changes
 from lightning_modules.models.smaller.layers import keep_layers
 from lightning_modules.models.smaller.low_rank import lower_rank
-from lightning_modules.models.smaller.parts import HEAD, Parts, Reduction
+from lightning_modules.models.smaller.parts import HEAD, Parts
+from lightning_modules.models.smaller.request import Reduction
 from lightning_modules.models.smaller.vocabulary import keep_first_ids
 from lightning_modules.sizes import parameter_count
 

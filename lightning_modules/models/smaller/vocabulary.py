@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lightning_modules.config import AdaptiveInputConfig, AdaptiveSoftmaxConfig
 from lightning_modules.models.model_folder import TYPE_VECTORS
-from lightning_modules.models.smaller.parts import HEAD, Names, Parts, SmallerError
+from lightning_modules.models.smaller.parts import HEAD, Parts
+from lightning_modules.models.smaller.request import Names, SmallerError, check_vocabulary
 from preprocess.tokenizers.base import CONTROLS
 from preprocess.tokenizers.words import WordTokenizer
 
@@ -34,24 +35,16 @@ def keep_first_ids(parts: Parts, vocabulary: int, names: Names) -> Parts:
         names: names of the settings, for messages.
 
     Raises:
-        SmallerError: the tokenizer has no words, the vocabulary is not smaller or has no word, or ids of
-            an adaptive softmax that is kept would be dropped.
+        SmallerError: as in `check_vocabulary`, or a cluster of an adaptive input would be empty.
     """
     settings, weights = parts.settings, dict(parts.weights)
-    tokenizer = _first_words(parts, vocabulary, names)
-    before = settings.model.predictable_ids(settings.vocabulary)
+    present, kind = settings.vocabulary, parts.tokenizer.kind
+    check_vocabulary(settings.model, settings.head, present, kind, vocabulary, names)
+    assert isinstance(parts.tokenizer, WordTokenizer)
+    tokenizer = parts.tokenizer.first(vocabulary - len(CONTROLS))
+    before = settings.model.predictable_ids(present)
     after = settings.model.predictable_ids(vocabulary)
     is_adaptive = isinstance(settings.model.head, AdaptiveSoftmaxConfig)
-    if settings.head and is_adaptive and after < before:
-        remedy = f"choose at least {before:,}, or {names.no_head}"
-        if before == settings.vocabulary:
-            remedy = names.no_head
-        if settings.model.tied:
-            remedy = f"its vectors are also those of the input (model.tied), so leave {names.vocabulary} out"
-        raise SmallerError(
-            f"{names.vocabulary}: an adaptive softmax without some of its {before:,} ids is not normalised "
-            f"over the others; {remedy}"
-        )
     for name in INPUT_ROWS:
         if name in weights:
             weights[name] = weights[name][:vocabulary].clone()
@@ -71,23 +64,6 @@ def keep_first_ids(parts: Parts, vocabulary: int, names: Names) -> Parts:
     kept = Parts(settings, weights, tokenizer)
     # No tokenizer stage made the vocabulary, so it has no content hash of its own.
     return kept.with_settings(vocabulary=vocabulary, cutoffs=cutoffs, tokenizer="")
-
-
-def _first_words(parts: Parts, vocabulary: int, names: Names) -> WordTokenizer:
-    tokenizer, present = parts.tokenizer, parts.settings.vocabulary
-    if not isinstance(tokenizer, WordTokenizer):
-        raise SmallerError(
-            f"{names.vocabulary}: the tokenizer is {tokenizer.kind}, and without some of its pieces a text "
-            f"is cut into others; only a word tokenizer can be cut, so leave {names.vocabulary} out"
-        )
-    least = len(CONTROLS) + 1
-    if not least <= vocabulary < present:
-        possible = f"choose {least} to {present - 1:,}" if present > least else "leave it out"
-        raise SmallerError(
-            f"{names.vocabulary}: {vocabulary:,} ids are to be kept, but the model has {present:,}, of "
-            f"which {len(CONTROLS)} are control tokens; {possible}"
-        )
-    return tokenizer.first(vocabulary - len(CONTROLS))
 
 
 def _cut_clusters(

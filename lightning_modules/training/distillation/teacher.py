@@ -12,6 +12,7 @@ from lightning_modules.nn.inputs.char_cnn import CharCNN
 from lightning_modules.nn.window import Window
 from lightning_modules.training.distillation.config import TeacherConfig
 from lightning_modules.training.distillation.source import teacher_folder
+from lightning_modules.training.weights.other_tokenizer import other_tokenizer
 from lightning_modules.training.weights.trained_clusters import Clusters, clusters_of_head
 from lightning_modules.vectors.pretrained import BiLM
 from lightning_modules.vectors.type_vectors import BEGIN, END, TypeVectors, speller_of
@@ -64,10 +65,8 @@ class Teacher:
         model = BiLM.from_pretrained(folder)
         name = f"train.teacher.model: {folder}"
         if model.tokenizer_content != tokenizer:
-            raise UserError(
-                f"{name} was trained with another tokenizer than this corpus has, so it reads other ids; "
-                "prepare the corpus with the teacher's tokenizer (set prepare.tokenizer to its folder)"
-            )
+            content = model.tokenizer_content
+            raise UserError(other_tokenizer(name, content, "it reads other ids"))
         if model.starts != boundary_ids(boundary):
             other = "bos_eos" if boundary == "eos" else "eos"
             raise UserError(

@@ -16,6 +16,7 @@ from lightning_modules.nn.inputs.adaptive_input import AdaptiveInput
 from lightning_modules.training.config import OptimizerConfig, SGDConfig
 from lightning_modules.training.optimizers import build_optimizer
 from lightning_modules.training.weights.initial_source import InitialSource, initial_source
+from lightning_modules.training.weights.other_tokenizer import other_tokenizer
 from lightning_modules.training.weights.trained_clusters import Clusters, clusters_of_head
 from lightning_modules.vectors.pretrained import BiLM
 from preprocess.errors import UserError
@@ -72,18 +73,17 @@ class InitialWeights:
         source = initial_source(path)
         if source.checkpoint is None:
             model_in_folder = BiLM.from_pretrained(path)
-            same_ids = model_in_folder.tokenizer_content == tokenizer
+            content = model_in_folder.tokenizer_content
+            same_ids = content == tokenizer
             initial = cls(path, model_in_folder.network, same_ids)
         else:
-            same_ids = source.manifest.details.get("tokenizer") == tokenizer
+            content = source.manifest.details.get("tokenizer", "")
+            same_ids = content == tokenizer
             network, moments = _read_checkpoint(source)
             initial = cls(path, network, same_ids, "config.yaml", moments)
         if not same_ids and not isinstance(model.input, CharCNNInputConfig):
-            raise UserError(
-                f"train.init_from: {path} was trained with another tokenizer than this corpus has, so "
-                "its input vectors do not fit the ids of the corpus; prepare the corpus with the "
-                "model's tokenizer (set prepare.tokenizer to its folder)"
-            )
+            unfit = "its input vectors do not fit the ids of the corpus"
+            raise UserError(other_tokenizer(f"train.init_from: {path}", content, unfit))
         return initial
 
     def clusters(self, head: HeadConfig, vocabulary: int) -> Clusters | None:

@@ -23,6 +23,13 @@ from preprocess.text.config import CleaningConfig
 from preprocess.tokenizers.sample import unit_bytes
 from preprocess.vectors.cache import VectorCache
 
+REPEATED = "in_several_caches"
+"""Reason why a text of a cache is left out, in the manifest."""
+OTHER_FIELD = (
+    "--input reads the field 'text' only; make a vector cache with `biloom embed`, which takes "
+    "text_field in embed.input, and name it with --cache in place of --input"
+)
+"""What to do about records whose text is in another field."""
 UNIT_BYTES = 1 << 20
 """Size of the parts in which text is read, in bytes."""
 
@@ -57,6 +64,7 @@ class CacheSource(UseSource):
     """The vector caches of a model.
 
     They are read in the order of their content, so that the order in which they are named does not matter.
+    A text that several of them have counts once, with the vectors of the first.
 
     Args:
         caches: the open caches.
@@ -83,11 +91,23 @@ class CacheSource(UseSource):
         self.total = sum(map(len, self._caches))
 
     def uses(self, advance: Callable[[int], None]) -> Iterator[Uses]:
-        for cache in self._caches:
-            for uses in cache_uses(cache, self._model, self._layer):
+        for number, cache in enumerate(self._caches):
+            before, earlier = self.texts, self._caches[:number]
+            for uses in cache_uses(cache, self._model, self._layer, earlier):
                 yield uses
                 self.texts += 1
                 advance(1)
+            advance(before + len(cache) - self.texts)
+
+    def finish(self, console: Console) -> dict[str, Any]:
+        repeated = self.total - self.texts
+        if not repeated:
+            return {}
+        console.line(
+            f"texts that several caches have: {repeated:,} of {self.total:,} are left out, so that each counts "
+            "once"
+        )
+        return {"read": self.total, "dropped": {REPEATED: repeated}}
 
 
 class TextSource(UseSource):
@@ -158,7 +178,7 @@ class TextSource(UseSource):
         for warning in warnings_of(found.inputs):
             console.warn(warning)
         if not found.texts:
-            why = why_no_text(self._units, self._inputs.sources)
+            why = why_no_text(self._units, self._inputs.sources, OTHER_FIELD)
             raise DistillationError(f"no text to embed; check --input{why}")
         if found.dropped:
             reasons = ", ".join(

@@ -22,7 +22,7 @@ from lightning_modules.vectors.pretrained import BiLM
 from pipeline.commands.distillation.sources import CacheSource, TextSource, UseSource
 from pipeline.commands.distillation.static_card import static_card
 from pipeline.console import Bar, Console, count
-from pipeline.lifecycle.task_folder import CARD, is_made, write_result
+from pipeline.lifecycle.task_folder import CARD, make_result, write_result
 from pipeline.progress import write_metrics
 from pipeline.version import biloom_version
 from preprocess.corpus.rejects import side_files
@@ -31,7 +31,7 @@ from preprocess.files.verified import read_verified
 from preprocess.tokenizers.base import CONTROLS, UNKNOWN
 from preprocess.vectors.cache import VectorCache
 
-VERSION = 1
+VERSION = 2
 """Version of what `distill_static` computes, raised if its result changes for an equal request."""
 
 
@@ -65,7 +65,8 @@ def distill_static(request: StaticRequest, out: str) -> None:
 
     Raises:
         DistillationError: the model, a cache or a setting cannot be used, or there are no tokens.
-        StageError: the folder has another result or other files.
+        StageError: the folder has another result or other files, or its result is damaged.
+        LockedError: another process is writing the folder.
         ManifestError: a folder holds no finished model or cache.
         UserError: the model, a cache or the text cannot be read.
     """
@@ -106,11 +107,41 @@ def distill_static(request: StaticRequest, out: str) -> None:
             **source.asked,
         }
         names = {*(file.name for file in manifest.files), CARD, *side_files(out)}
-        if is_made(out, asked, names, "a static model", console):
-            return
-        sums = _sums(model, source, console)
-        read = source.finish(console)
-        table = _table(request, model, layer, sums, console)
+
+        def make() -> None:
+            _make(request, out, model, layer, source, settings, asked, console)
+
+        make_result(out, asked, names, "a static model", make, console)
+
+
+def _make(
+    request: StaticRequest,
+    out: str,
+    model: BiLM,
+    layer: TeacherLayer,
+    source: UseSource,
+    settings: ModelSettings,
+    asked: dict[str, Any],
+    console: Console,
+) -> None:
+    """Write the folder.
+
+    Args:
+        request: what to make.
+        out: folder or URL to write.
+        model: the model that ``request`` names.
+        layer: the layer that it names.
+        source: the texts that it names.
+        settings: settings of the model.
+        asked: what the manifest records of the request.
+        console: where progress is shown.
+
+    Raises:
+        DistillationError: there are no tokens, or the texts changed while they were read.
+    """
+    sums = _sums(model, source, console)
+    read = source.finish(console)
+    table = _table(request, model, layer, sums, console)
     figures = _figures(table, layer, source.texts, request.dim) | read
     _show(console, figures)
     made = _write(out, asked, model, settings, table, figures)

@@ -7,11 +7,13 @@ from pipeline.commands.stage_commands import files_and_overrides
 from pipeline.config.load import load_config
 from pipeline.console import Console
 from pipeline.lifecycle.default_recipe import continued
-from pipeline.stages.run import run
+from pipeline.lifecycle.registry import STAGES
+from pipeline.stages.checks import check_config, check_results
+from pipeline.stages.run import run_stages
 from pipeline.training.processes import is_further_process
 from preprocess.errors import UserError
 
-STAGES = ("train", "evaluate", "export")
+OF_STUDENT = ("train", "evaluate", "export")
 """The stages of a student, in order. Its corpus is prepared."""
 OPTIONS = {"train.teacher.model": "--model", "run.output": "--out"}
 """Settings that options of the command give, each with its option."""
@@ -20,7 +22,8 @@ OPTIONS = {"train.teacher.model": "--model", "run.output": "--out"}
 def distill_student(model: str, out: str, words: Sequence[str], overwrite: bool = False) -> int:
     """Train, evaluate and export a student, as the commands of these stages do.
 
-    A finished stage is skipped, and an interrupted one resumed.
+    A finished stage is skipped, and an interrupted one resumed. What evaluate and export would refuse is
+    refused before the training begins.
 
     Args:
         model: model folder of the teacher, a path or URL, or a repository of the Hugging Face hub.
@@ -33,7 +36,7 @@ def distill_student(model: str, out: str, words: Sequence[str], overwrite: bool 
         The exit code of the process.
 
     Raises:
-        UserError: the settings, the corpus or the teacher cannot be used.
+        UserError: the settings, the corpus, the teacher or the folders of the results cannot be used.
     """
     files, settings = files_and_overrides(words)
     for key, option in OPTIONS.items():
@@ -53,6 +56,8 @@ def distill_student(model: str, out: str, words: Sequence[str], overwrite: bool 
     console = Console()
     for note in notes:
         console.warn(note)
-    for stage in STAGES:
-        run(config, stage, console, overwrite)
+    stages = [STAGES[name] for name in OF_STUDENT]
+    check_config(config, stages)
+    check_results(config, stages, overwrite)
+    run_stages(config, stages, "distill", console, overwrite)
     return 0

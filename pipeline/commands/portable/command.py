@@ -32,5 +32,5 @@ EXPORT_ONNX = Command(
     ),
     details="Writes model.onnx, which computes all layers of whole texts with any batch size and length, the "
     "tokenizer, interface.json and README.md, which say how to use them, and manifest.json. The vectors of a "
-    "sample of texts are computed by ONNX Runtime and compared with those of PyTorch.",
+    "sample of texts are computed by ONNX Runtime with each ONNX file and compared with those of PyTorch.",
 )

@@ -11,7 +11,7 @@ from lightning_modules.portable.onnx_file import OPSET
 from lightning_modules.vectors.pretrained import BiLM
 from pipeline.console import Console, count
 from pipeline.lifecycle.stage import require
-from pipeline.lifecycle.task_folder import is_made, write_result
+from pipeline.lifecycle.task_folder import make_result, write_result
 from pipeline.version import biloom_version
 from preprocess.files import storage
 from preprocess.files.manifest import read_manifest, record_of
@@ -35,17 +35,25 @@ def export_onnx(model: str, folder: str, stream: bool) -> None:
 
     Raises:
         StageError: a package is not installed.
-        ManifestError: there is no finished model, or the manifest in ``folder`` is damaged.
+        ManifestError: there is no finished model.
         ModelError: the model is damaged.
-        PortableError: the model cannot be exported, ONNX Runtime computes other vectors, or the folder has
-            another result or other files.
+        PortableError: the model cannot be exported, or ONNX Runtime computes other vectors.
+        StageError: the folder has another result or other files, or its result is damaged.
+        LockedError: another process is writing the folder.
     """
     require(STAGE, NEEDS)
     console = Console()
     loaded = BiLM.from_pretrained(model)
     asked = {"stage": STAGE, "version": VERSION, "model": loaded.content, "stream": stream}
-    if is_made(folder, asked, NAMES, "an exported model", console):
-        return
+
+    def make() -> None:
+        _make(loaded, folder, stream, asked, console)
+
+    make_result(folder, asked, NAMES, "an exported model", make, console)
+
+
+def _make(loaded: BiLM, folder: str, stream: bool, asked: dict[str, Any], console: Console) -> None:
+    """Write the folder; ``asked`` is what its manifest records, and the rest as in `export_onnx`."""
     manifest = read_manifest(loaded.folder, "export")
     _, settings = parse_settings(read_verified(loaded.folder, manifest, CONFIG))
     versions = {"biloom": biloom_version(), **{name: version(name) for name in PACKAGES}}

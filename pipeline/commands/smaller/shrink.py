@@ -1,17 +1,19 @@
 """`biloom shrink`: a model folder to a smaller one, without training."""
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_modules.models.model_folder import TYPE_VECTORS, load_network, save_model
+from lightning_modules.models.model_folder import TYPE_VECTORS, WEIGHTS, load_network, save_model
 from lightning_modules.models.model_settings import ModelSettings
 from lightning_modules.models.smaller.description import described, section
-from lightning_modules.models.smaller.parts import OF_COMMAND, Parts, Reduction, SmallerError
+from lightning_modules.models.smaller.parts import Parts
 from lightning_modules.models.smaller.reduce import changed_settings, reduce_model
+from lightning_modules.models.smaller.request import OF_COMMAND, Reduction, SmallerError
 from pipeline.console import Console, count
-from pipeline.lifecycle.task_folder import CARD, is_made, write_result
+from pipeline.lifecycle.task_folder import CARD, make_result, write_result
 from pipeline.reports.card_file import SMALLER
 from preprocess.errors import one_line
 from preprocess.files.manifest import read_manifest, records_of
@@ -50,8 +52,10 @@ def shrink(model: str, folder: str, options: Asked, corpus: str | None = None) -
         ManifestError: there is no finished model or corpus.
         ShardError: the counts of the corpus are damaged.
         ModelError: the model is damaged.
-        SmallerError: nothing is asked, or the model cannot be made smaller in this way.
-        StageError: the folder has another result or other files.
+        SmallerError: nothing is asked, an option changes nothing, or the model cannot be made smaller in
+            this way.
+        StageError: the folder has another result or other files, or its result is damaged.
+        LockedError: another process is writing the folder.
     """
     if options == Asked(None, None, None, None, False):
         raise SmallerError(
@@ -61,16 +65,31 @@ def shrink(model: str, folder: str, options: Asked, corpus: str | None = None) -
     manifest = read_manifest(model, "export")
     asked = {"stage": "export", "model": manifest.content, **options._asdict()}
     names = {file.name for file in manifest.files}
-    if is_made(folder, asked, {*names, CARD}, "a model", console):
-        if corpus is not None:
-            console.warn(
-                "--corpus is not read, because the model is made; name another folder to have the share of "
-                "unknown tokens"
-            )
-        return
+
+    def make() -> None:
+        _make(model, folder, options, corpus, asked, console)
+
+    if not make_result(folder, asked, {*names, CARD}, "a model", make, console) and corpus:
+        console.warn(
+            "--corpus is not read, because the model is made; name another folder to have the share of "
+            "unknown tokens"
+        )
+
+
+def _make(
+    model: str,
+    folder: str,
+    options: Asked,
+    corpus: str | None,
+    asked: dict[str, Any],
+    console: Console,
+) -> None:
+    """Write the folder; ``asked`` is what its manifest records, and the rest as in `shrink`."""
+    manifest = read_manifest(model, "export")
     network, saved, vectors = load_network(model)
     weights = network.state_dict() | ({} if vectors is None else {TYPE_VECTORS: vectors})
     present = ModelSettings.model_validate(saved)
+    _check_options(options, present)
     if options.no_head and present.model.tied and present.model.input.kind == "adaptive":
         raise SmallerError(
             "--no-head: the output layer has the input vectors (model.tied); leave --no-head out"
@@ -85,9 +104,10 @@ def shrink(model: str, folder: str, options: Asked, corpus: str | None = None) -
     reduction = Reduction(options.layers, options.input_rank, options.vocabulary, OF_COMMAND)
     parts, changes = reduce_model(Parts(wanted, weights, load_tokenizer(model)), reduction, counts)
     saved = {**saved, **changed_settings(present, parts.settings)}
-    made = records_of(folder, save_model(folder, parts.weights, saved, parts.tokenizer))
+    check = partial(_check_size, options, manifest.records[WEIGHTS].bytes)
+    made = records_of(folder, save_model(folder, parts.weights, saved, parts.tokenizer, check))
     card = (
-        read_verified(model, manifest, CARD) if CARD in names else b""
+        read_verified(model, manifest, CARD) if CARD in manifest.records else b""
     ) + f"\n{section(changes)}".encode()
     details = {
         **saved,
@@ -102,6 +122,37 @@ def shrink(model: str, folder: str, options: Asked, corpus: str | None = None) -
         for files in (manifest.files, result.files)
     )
     console.line(f"{one_line(folder)}: {count(after)}B, before {count(before)}B")
+
+
+def _check_options(options: Asked, present: ModelSettings) -> None:
+    """Refuse options that change nothing; those of a `Reduction` are checked where it is made."""
+    if options.no_head and not present.head:
+        raise SmallerError("--no-head: the model has no output layer; leave --no-head out")
+    if options.weights == present.weights:
+        raise SmallerError(
+            f"--weights: the weights of the model are stored as {present.weights} already; leave --weights out"
+        )
+
+
+def _check_size(options: Asked, before: int, after: int) -> None:
+    """Refuse weights that are larger than those of the model.
+
+    Only another type of numbers and an input matrix of a large rank can take more room than before. Wider
+    numbers do not bring back what rounding lost.
+    """
+    if after > before:
+        remedies = [
+            remedy
+            for value, remedy in (
+                (options.weights, "leave --weights out"),
+                (options.input_rank, "choose a lower --input-rank, or leave it out"),
+            )
+            if value is not None
+        ]
+        raise SmallerError(
+            f"the weights would take {after:,} bytes, more than the {before:,} bytes of the model; "
+            + ", or ".join(remedies)
+        )
 
 
 def _counts(corpus: str, model: ModelSettings) -> npt.NDArray[np.uint64]:

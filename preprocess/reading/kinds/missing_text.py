@@ -15,13 +15,14 @@ MOST_UNITS = 4
 """Units that are read to find a record without text."""
 
 
-def why_no_text(units: Sequence[Unit], sources: Sequence[Source]) -> str:
+def why_no_text(units: Sequence[Unit], sources: Sequence[Source], remedy: str = "") -> str:
     """Return a clause that names the first record without text and its keys, such as
     "; a.jsonl:0 has no 'text', its keys are 'body', 'id'; set text_field on its source".
 
     Args:
         units: the units in which no text was found.
         sources: the sources, to which `Unit.source` refers.
+        remedy: what to do if a record has no text, in place of a setting of its source.
 
     Returns:
         If there is no such record, a clause about the first file that is not text. If there is none
@@ -43,7 +44,7 @@ def why_no_text(units: Sequence[Unit], sources: Sequence[Source]) -> str:
                         if names := ", ".join(f"'{key}'" for key in keys):
                             found += f", its keys are {names}"
                         key = "text_field" if source.template is None else "template"
-                        return f"{found}; set {key} on its source"
+                        return f"{found}; {remedy or f'set {key} on its source'}"
                     if record.reason == NOT_TEXT and not other:
                         other = f"; {record.excerpt}"
         except (UserError, OSError):

@@ -297,3 +297,8 @@ def test_wrong_choices_are_refused() -> None:
         model.embed(TEXTS, kind="gradient", path="up")  # type: ignore[arg-type]
     with pytest.raises(SelectionError, match=r"output layer.*export.head=true"):
         untrained(with_head=False).embed(TEXTS, kind="gradient")
+    static = untrained(False, recurrent={"kind": "none", "hidden": 4}, directions="forward")
+    with pytest.raises(
+        SelectionError, match=r"this model is static .*; name the model that it was"
+    ):
+        static.embed(TEXTS, kind="gradient")

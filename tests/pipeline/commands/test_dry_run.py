@@ -262,7 +262,7 @@ def test_the_time_is_estimated_from_this_cpus_speed(
     assert line("time", [*arguments, "train.device=cuda"], capsys) == (
         "time: not known before the first steps, because training runs on a GPU"
     )
-    monkeypatch.setattr("pipeline.stages.run.teacher_folder", lambda teacher: "/nowhere")
+    monkeypatch.setattr("pipeline.stages.checks.teacher_folder", lambda teacher: "/nowhere")
     monkeypatch.setattr("pipeline.lifecycle.registry.teacher_request", lambda teacher: {})
     assert line("time", [*arguments, "train.teacher.model=/nowhere"], capsys) == (
         "time: not known before the first steps, because a teacher reads the text too"

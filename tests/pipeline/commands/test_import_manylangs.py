@@ -74,7 +74,8 @@ def test_sources_that_are_none_are_reported(
     assert "--vocabulary is for an ELMo archive" in told(theirs, model, "--vocabulary", words)
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "model"):
-        assert "because a folder of its path is a file; name another" in told(theirs, folder)
+        assert f"{folder}: cannot write here (" in (error := told(theirs, folder))
+        assert "); name another output folder" in error
     (theirs / "word.dic").unlink()
     assert "word.dic is missing; copy it from the folder of the model" in told(theirs, model)
 

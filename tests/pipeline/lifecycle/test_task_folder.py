@@ -1,6 +1,8 @@
-"""A task is done, resumed or refused."""
+"""A task is done, resumed or refused, and so is a result without a work folder."""
 
+import json
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import StringIO
@@ -11,11 +13,16 @@ import pytest
 from rich.console import Console as RichConsole
 
 from pipeline.console import Console
+from pipeline.lifecycle import task_folder as module
+from pipeline.lifecycle.lock import LockedError
 from pipeline.lifecycle.stage import StageError
-from pipeline.lifecycle.task_folder import make_task
+from pipeline.lifecycle.task_folder import make_result, make_task, write_result
 from preprocess.errors import UserError
 from preprocess.files import storage
 from preprocess.files.manifest import Manifest, record_of, write_manifest
+
+# Of version 0.1 on this host: a process that has ended.
+ENDED = json.dumps({"host": socket.gethostname(), "process": 1, "began": "1"})
 
 
 @dataclass
@@ -162,3 +169,130 @@ def test_the_result_of_another_command_is_never_replaced(out: Out, overwrite: bo
     with pytest.raises(StageError, match=message):
         out.make(overwrite=overwrite, stage="tag train")
     assert (out.folder / "head").exists()
+
+
+@dataclass
+class Result:
+    """A folder that a command writes without a work folder."""
+
+    folder: Path
+    made: int = 0
+    printed: StringIO = field(default_factory=StringIO)
+
+    def write(self) -> None:
+        self.made += 1
+        storage.write_bytes(str(self.folder / "model"), b"weights")
+        record = record_of("model", b"weights")
+        write_result(str(self.folder), {"seed": 1}, [record], {}, b"card")
+
+    def make(self, write: Callable[[], None] | None = None) -> bool:
+        console = Console(RichConsole(file=self.printed, width=1000, highlight=False))
+        names = ("model", "README.md")
+        return make_result(
+            str(self.folder), {"seed": 1}, names, "a model", write or self.write, console
+        )
+
+    @property
+    def names(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()}
+
+
+MADE = {"model", "README.md", "manifest.json"}
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Result:
+    return Result(tmp_path / "model")
+
+
+def test_a_made_result_is_not_made_again_and_has_no_lock_file(result: Result) -> None:
+    assert result.make()
+    assert result.names == MADE
+    # A process that was killed at the end leaves its lock file.
+    (result.folder / "_work").mkdir()
+    (result.folder / "_work" / "lock.json").write_text(ENDED)
+    assert not result.make()
+    assert (result.made, result.names) == (1, MADE)
+    assert f"{result.folder}: already done" in result.printed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("manifest.json", "{}", "manifest.json"),
+        ("model", "WEIGHTS", "model: hash is "),
+        ("model", "", "model: size is 0 bytes, was 7"),
+        ("README.md", None, "README.md: missing"),
+    ],
+)
+def test_a_damaged_result_is_refused(
+    name: str, content: str | None, what: str, result: Result
+) -> None:
+    result.make()
+    (result.folder / name).unlink()
+    if content is not None:
+        (result.folder / name).write_text(content)
+    message = (
+        rf"{result.folder} is damaged \({what}.*\); remove this folder and run the command again, "
+        "or name another folder$"
+    )
+    with pytest.raises(StageError, match=message):
+        result.make()
+    assert result.made == 1
+    assert "already done" not in result.printed.getvalue()
+
+
+def test_a_result_of_another_request_or_other_files_are_left_alone(result: Result) -> None:
+    result.folder.mkdir()
+    (result.folder / "notes").write_text("mine")
+    with pytest.raises(StageError, match="holds notes, which is not a file of a model; name"):
+        result.make()
+    (result.folder / "notes").unlink()
+    write_result(str(result.folder), {"seed": 2}, [], {})
+    with pytest.raises(StageError, match="holds another finished result; name another folder"):
+        result.make()
+    assert (result.made, result.names) == (0, {"manifest.json"})
+
+
+def test_two_commands_do_not_write_the_same_folder(result: Result) -> None:
+    def other() -> None:
+        with pytest.raises(LockedError, match=r"is being written by .*; wait for it, or name"):
+            result.make()
+        result.write()
+
+    assert result.make(other)
+    assert (result.made, result.names) == (1, MADE)
+
+
+def test_a_result_that_another_command_made_meanwhile_is_kept(
+    result: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = module.lock
+
+    def late(*args: Any) -> Any:
+        result.write()
+        return lock(*args)
+
+    monkeypatch.setattr(module, "lock", late)
+    assert not result.make()
+    assert (result.made, result.names) == (1, MADE)
+
+
+def test_a_command_that_fails_leaves_no_empty_folder_and_keeps_what_it_wrote(
+    result: Result,
+) -> None:
+    def fail() -> None:
+        raise UserError("there is no text")
+
+    def write_some_and_fail() -> None:
+        storage.write_bytes(str(result.folder / "model"), b"half")
+        fail()
+
+    with pytest.raises(UserError, match="no text"):
+        result.make(fail)
+    assert not result.folder.exists()
+    with pytest.raises(UserError, match="no text"):
+        result.make(write_some_and_fail)
+    assert result.names == {"model"}
+    assert result.make()
+    assert result.names == MADE

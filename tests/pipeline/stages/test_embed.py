@@ -634,6 +634,14 @@ def test_gradients_need_a_model_with_an_output_layer(
     tiny.run("export", tmp_path, f"export.checkpoint={trained}/train", "export.head=false")
     with pytest.raises(UserError, match=r"^embed\.kind: .* needs the output layer"):
         embed(tiny, tmp_path, tmp_path, f"embed.input={text}", "embed.kind=gradient")
+    static = tmp_path / "static"
+    words = ("--to", "static", "--model", trained / "export", "--out", static, "--input", text)
+    assert main(["distill", *map(str, words)]) == 0
+    settings = (f"embed.model={static}", f"embed.input={text}", "embed.kind=gradient")
+    with pytest.raises(
+        UserError, match=r"^embed\.kind: .* this model is static .*; name the model"
+    ):
+        tiny.run("embed", tmp_path, *settings)
 
 
 @pytest.mark.parametrize(

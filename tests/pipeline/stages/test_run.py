@@ -52,13 +52,21 @@ def test_run_is_every_stage_in_order_and_the_report(
 
 
 @pytest.mark.parametrize(
-    ("named", "left_out"),
-    [("prepare.tokenizer", ["tokenizer"]), ("train.corpus", ["tokenizer", "prepare"])],
+    ("named", "stage", "left_out"),
+    [
+        ("prepare.tokenizer", "tokenizer", ["tokenizer"]),
+        ("train.corpus", "prepare", ["tokenizer", "prepare"]),
+    ],
 )
 def test_run_leaves_out_the_stages_whose_result_is_named_in_another_folder(
-    named: str, left_out: list[str], ran: list[tuple[str, bool]], tiny: Tiny, tmp_path: Path
+    named: str,
+    stage: str,
+    left_out: list[str],
+    ran: list[tuple[str, bool]],
+    tiny: Tiny,
+    tmp_path: Path,
 ) -> None:
-    other = {"prepare.tokenizer": "null", "train.corpus": "null", named: "/elsewhere"}
+    other = {"prepare.tokenizer": "null", "train.corpus": "null", named: tiny.root / stage}
     config = tiny.config(tmp_path, *(f"{key}={value}" for key, value in other.items()))
     run(config, "run", Console())
     assert [name for name, _ in ran] == [*(n for n in STAGES if n not in left_out), "report"]

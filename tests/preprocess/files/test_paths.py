@@ -8,7 +8,7 @@ import pytest
 
 from preprocess.files import storage
 from preprocess.files.errors import DamagedArchive, StorageError
-from preprocess.files.paths import Chained, split_chain
+from preprocess.files.paths import Chained, overlap, split_chain
 from preprocess.files.search.find import find_files
 
 TEXTS = {"a.txt": b"aaa", "sub/b.txt": b"bbbb", "[D] x/c.txt": b"ccccc", ".d.txt": b"d"}
@@ -47,6 +47,30 @@ def test_a_chain_is_split_into_protocol_member_and_outer_file() -> None:
     assert str(cached) == "simplecache::file:///x/a"
     for path in ("s3://bucket/a::b.txt", "/x/a::b", "a::b", "file:///x", "https://x/?a::b"):
         assert split_chain(path) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("a", "a/", True),
+        ("a", "a/b/c", True),
+        ("link/b", "a", True),
+        ("link", "c", False),
+        ("a", "ab", False),
+        ("./x/../a", "file://{here}/a", True),
+        ("s3://x/a", "s3://x/a/b/", True),
+        ("s3://x/a", "s3://x/ab", False),
+        ("s3://x/a", "a", False),
+    ],
+)
+def test_folders_overlap_if_one_is_the_other_or_lies_in_it(
+    one: str, other: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    other = other.format(here=tmp_path)
+    assert (overlap(one, other), overlap(other, one)) == (expected, expected)
 
 
 @pytest.mark.parametrize(

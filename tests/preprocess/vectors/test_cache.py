@@ -126,6 +126,28 @@ def test_has_looks_up_many_keys(tmp_path_factory, stored, others):
     assert all(found[: len(stored)])
 
 
+@given(
+    st.lists(TEXTS | WORDS, max_size=20),
+    st.lists(st.lists(TEXTS | WORDS, max_size=20), max_size=2),
+)
+@settings(deadline=None, max_examples=30)
+def test_entries_without_those_of_other_caches(tmp_path_factory, stored, others):
+    folder = tmp_path_factory.mktemp("cache")
+    own = [(text, ["a"], vectors_of(["a"])) for text in stored]
+    cache = write(str(folder / "own"), [own])
+    # Of each second text, another cache has a copy.
+    rest = [
+        write(
+            str(folder / str(number)),
+            [[(text, ["b"], vectors_of(["b"])) for text in texts + stored[::2]]],
+        )
+        for number, texts in enumerate(others)
+    ]
+    expected = [text for text in cache if not any(text in other for other in rest)]
+    found = [text for text, _, _ in cache.entries(rest)]
+    assert found == expected
+
+
 def test_a_cache_without_texts_supports_lookup_only(tmp_path):
     cache = write(str(tmp_path), numbered(3), texts=False)
     np.testing.assert_array_equal(cache["text 1"], vectors_of("ab", 1))

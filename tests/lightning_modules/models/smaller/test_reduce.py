@@ -17,8 +17,9 @@ from lightning_modules.config import (
 )
 from lightning_modules.models.model_folder import TYPE_VECTORS
 from lightning_modules.models.model_settings import ModelSettings
-from lightning_modules.models.smaller.parts import OF_COMMAND, Parts, Reduction, SmallerError
+from lightning_modules.models.smaller.parts import Parts
 from lightning_modules.models.smaller.reduce import Reduced, changed_settings, reduce_model
+from lightning_modules.models.smaller.request import OF_COMMAND, Reduction, SmallerError
 from lightning_modules.models.stored_network import check_type_vectors, network_of_weights
 from lightning_modules.nn.bilm import BiLMNetwork
 from lightning_modules.nn.inputs.word_char_cnn import WordCharCNN

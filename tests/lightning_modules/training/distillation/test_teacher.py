@@ -17,6 +17,7 @@ from lightning_modules.nn.window import Window
 from lightning_modules.training.distillation.config import TeacherConfig
 from lightning_modules.training.distillation.teacher import Teacher
 from lightning_modules.vectors.pretrained import BiLM
+from pipeline.cli import main
 from preprocess.errors import UserError
 from preprocess.files.manifest import read_manifest
 
@@ -116,9 +117,21 @@ def test_a_model_of_another_tokenizer_is_refused(trained: Path) -> None:
     with pytest.raises(
         UserError,
         match=r"^train\.teacher\.model: .*export was trained with another tokenizer than this corpus has, so "
-        r"it reads other ids; prepare the corpus with the teacher's tokenizer \(set prepare\.tokenizer ",
+        r"it reads other ids; prepare the corpus with the model's tokenizer: set prepare\.tokenizer to the tok",
     ):
         opened(trained, "another")
+
+
+def test_a_model_with_a_cut_vocabulary_is_refused(trained: Path, tmp_path: Path) -> None:
+    small = str(tmp_path / "small")
+    options = ("--vocabulary", "40", "--no-head")
+    assert main(["shrink", str(trained / "export"), small, *options]) == 0
+    message = (
+        r"^train\.teacher\.model: .*small has a vocabulary that no corpus can have, because it was cut .*, "
+        r"so it reads other ids; name a model that `biloom train` trained"
+    )
+    with pytest.raises(UserError, match=message):
+        opened(trained, model=small)
 
 
 def test_a_model_of_another_boundary_is_refused(trained: Path) -> None:

@@ -85,8 +85,13 @@ def test_another_output_layer_keeps_its_random_weights(trained: Path) -> None:
 
 
 def test_vectors_of_the_ids_of_another_tokenizer_are_refused(trained: Path) -> None:
-    with pytest.raises(UserError, match=r"was trained with another tokenizer than this corpus"):
-        read(trained, config(trained), "another")
+    message = (
+        r"^train\.init_from: .* was trained with another tokenizer than this corpus has, so its input vectors "
+        r"do not fit the ids of the corpus; prepare"
+    )
+    for name in ("export", "train"):
+        with pytest.raises(UserError, match=message):
+            InitialWeights.read(str(trained / name), "another", config(trained))
 
 
 def test_other_shapes_are_refused_with_the_name_of_the_weight(trained: Path) -> None:

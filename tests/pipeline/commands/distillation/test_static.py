@@ -227,6 +227,11 @@ def test_the_model_is_used_as_any_other(trained: Path, cache_of: Caches, tmp_pat
         (("--input", "{text}", "--dim", "8"), "--dim: 8 is not possible"),
         (("--input", "{empty}"), "no text to embed; check --input"),
         (("--input", "{blank}"), "the texts have no tokens"),
+        (
+            ("--input", "{other}"),
+            "other.jsonl:0 has no 'text', its keys are 'body'; --input reads the field 'text' only; make a "
+            "vector cache with `biloom embed`, which takes text_field in embed.input, and name it with --cache",
+        ),
         (("--cache", "{missing}"), "missing"),
     ],
 )
@@ -238,6 +243,8 @@ def test_requests_that_are_not_possible_are_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     paths = {name: tmp_path / f"{name}.txt" for name in ("text", "empty", "blank", "missing")}
+    paths["other"] = tmp_path / "other.jsonl"
+    paths["other"].write_text('{"body": "kana"}\n')
     paths["text"].write_text("kana\n")
     paths["empty"].write_text("")
     paths["blank"].write_text(" \n\n")
@@ -279,6 +286,41 @@ def test_caches_that_do_not_fit_are_refused(
     assert "was made by another model" in refused("--cache", tmp_path / "embed")
 
 
+def test_a_text_that_two_caches_have_counts_once(
+    tiny: Any,
+    trained: Path,
+    cache_of: Caches,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def embedded(name: str, lines: list[str]) -> Path:
+        text = tmp_path / f"{name}.txt"
+        text.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return cache_of(f"embed.input={text}")
+
+    lines = [*dict.fromkeys((tiny.root / "corpus.txt").read_text(encoding="utf-8").splitlines())]
+    first, second = embedded("first", lines[:50]), embedded("second", lines[30:60])
+    both = [tmp_path / name for name in ("one", "other")]
+    for out, caches in zip(both, ((first, second), (second, first)), strict=True):
+        words = [word for cache in caches for word in ("--cache", cache)]
+        assert distill(trained / "export", out, *words) == 0
+        assert (
+            "texts that several caches have: 20 of 80 are left out, so that each counts once"
+            in capsys.readouterr().out
+        )
+    assert contents(both[0]) == contents(both[1])
+    whole = tmp_path / "whole"
+    assert distill(trained / "export", whole, "--cache", embedded("all", lines[:60])) == 0
+    assert "several caches" not in capsys.readouterr().out
+
+    figures, of_whole = (read_manifest(str(out)).details["distilled"] for out in (both[0], whole))
+    assert (figures.pop("read"), figures.pop("dropped")) == (80, {"in_several_caches": 20})
+    assert figures == of_whole
+    models = [BiLM.from_pretrained(out) for out in (both[0], whole)]
+    one, other = (model.embed([" ".join(lines[:60])])[0].vectors for model in models)
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def test_a_folder_of_something_else_is_left_alone(
     trained: Path, cache_of: Caches, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -301,8 +343,8 @@ def test_tokens_that_are_not_those_of_the_tokenizer_are_refused(
 ) -> None:
     entries = VectorCache.entries
 
-    def other(cache: VectorCache) -> Any:
-        for text, spellings, vectors in entries(cache):
+    def other(cache: VectorCache, without: Any) -> Any:
+        for text, spellings, vectors in entries(cache, without):
             yield text, [f"{spelling}x" for spelling in spellings], vectors
 
     monkeypatch.setattr(VectorCache, "entries", other)

@@ -1,5 +1,6 @@
 """A student from its teacher's folder to its own."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,30 @@ def test_a_setting_that_an_option_gives_is_refused(
     key = setting.partition("=")[0]
     with pytest.raises(UserError, match=rf"^--to student sets {key} from {option}; leave {key}="):
         distill_student("none", str(tmp_path), [*words(tiny), setting])
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_a_later_stage_would_refuse_is_refused_before_the_training(
+    overwrite: bool, tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    teacher = tmp_path / "run" / "export"
+    shutil.copytree(trained / "export", teacher)
+    with pytest.raises(UserError, match=r"the student would replace it; set another run\.output"):
+        distill_student(str(teacher), str(tmp_path / "run"), words(tiny, *FEW), overwrite)
+    layers = words(tiny, *FEW, "export.layers=1")
+    with pytest.raises(UserError, match=r"^export\.layers: the output layer"):
+        distill_student(str(teacher), str(tmp_path / "other"), layers, overwrite)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["export"]
+
+
+def test_a_model_in_the_folder_of_the_export_is_refused_before_the_training(
+    tiny: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained / "export", tmp_path / "export")
+    with pytest.raises(UserError, match="export: it holds a result of another training"):
+        distill_student(str(trained / "export"), str(tmp_path), words(tiny, *FEW))
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
 def test_the_folder_of_a_run_is_no_teacher(tiny: Tiny, trained: Path, tmp_path: Path) -> None:

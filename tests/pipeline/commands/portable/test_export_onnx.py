@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 
 from biloom import BiLM
-from lightning_modules.portable import recurrence
+from lightning_modules.portable import comparison, recurrence
 from pipeline.cli import main
 from preprocess.files.manifest import check_files, read_manifest
 
@@ -81,6 +81,25 @@ def test_the_folder_describes_itself(trained: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "onnx").iterdir()) == [
         "README.md", "interface.json", "manifest.json", "model.onnx", "stream.onnx", "tokenizer.json",
     ]  # fmt: skip
+
+
+def test_a_stream_that_cannot_be_run_is_not_written(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = "lightning_modules.portable.folder"
+    monkeypatch.setattr(f"{module}.onnx_file", lambda _, form: b"this is no ONNX file")
+    check = comparison.check_onnx_file
+    monkeypatch.setattr(
+        f"{module}.check_onnx_file",
+        lambda data, model, texts, form: 0.0 if form == "text" else check(data, model, texts, form),
+    )
+    assert export(trained / "export", tmp_path / "onnx", "--stream") == 2
+    assert "stream.onnx: ONNX Runtime cannot run the exported model (" in error(capsys)
+    assert not (tmp_path / "onnx").exists()
+    assert export(trained / "export", tmp_path / "onnx") == 0
 
 
 @pytest.mark.usefixtures("quick")

@@ -13,6 +13,7 @@ import torch
 from biloom import BiLM
 from lightning_modules.models.model_folder import load_network
 from pipeline.cli import main
+from pipeline.console import count
 from preprocess.files.manifest import check_files, read_manifest, write_manifest
 from preprocess.files.storage import list_names
 from preprocess.shards.format import Corpus
@@ -97,9 +98,13 @@ def test_a_model_without_a_card_gets_one_and_bytes_are_compared_without_it(
     assert (small / "README.md").read_text().startswith("\n## Made smaller")
 
     capsys.readouterr()
-    assert shrink(small, tmp_path / "same", "--no-head") == 0
-    before, after = re.findall(r"[\d.,]+k?B", capsys.readouterr().out)
-    assert before == after
+    assert shrink(small, tmp_path / "half", "--weights", "float16") == 0
+    sizes = [
+        sum(file.bytes for file in read_manifest(str(one)).files if file.name != "README.md")
+        for one in (tmp_path / "half", small)
+    ]
+    after, before = (f"{count(size)}B" for size in sizes)
+    assert f"/half: {after}, before {before}\n" in capsys.readouterr().out
 
 
 def test_stored_word_vectors_are_kept(tiny: Tiny, tmp_path: Path) -> None:
@@ -149,6 +154,49 @@ def test_what_cannot_be_is_refused(
     assert code == 2
     assert message in capsys.readouterr().err
     assert list_names(str(tmp_path / "small")) == []
+
+
+def test_an_option_that_changes_nothing_or_makes_the_weights_larger_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small"
+    assert shrink(trained / "export", small, "--no-head", "--weights", "float16") == 0
+
+    def refusal(*options: str) -> str:
+        assert shrink(small, tmp_path / "out", *options) == 2
+        assert not (tmp_path / "out").exists()
+        return " ".join(capsys.readouterr().err.split())
+
+    assert "--no-head: the model has no output layer; leave --no-head out" in refusal("--no-head")
+    stored = (
+        "--weights: the weights of the model are stored as float16 already; leave --weights out"
+    )
+    assert stored in refusal("--weights", "float16", "--layers", "1")
+    size = (small / "model.safetensors").stat().st_size
+    # The scales of int8 take more room than its numbers if matrices are this small.
+    for kind in ("float32", "int8"):
+        larger = refusal("--weights", kind)
+        assert re.search(
+            rf"the weights would take [\d,]+ bytes, more than the {size:,} bytes of the model; leave "
+            r"--weights out$",
+            larger,
+        )
+    rank = refusal("--input-rank", "3", "--weights", "float32")
+    assert "leave --weights out, or choose a lower --input-rank, or leave it out" in rank
+    # In a model that is smaller, wider numbers are no mistake.
+    options = ("--weights", "float32", "--vocabulary", "10", "--layers", "1")
+    assert shrink(small, tmp_path / "few", *options) == 0
+
+
+def test_a_rank_that_makes_the_weights_larger_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ("--no-head", "--vocabulary", "5")
+    assert shrink(trained / "export", tmp_path / "few", *few) == 0
+    assert shrink(tmp_path / "few", tmp_path / "rank", "--input-rank", "3") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"more than the [\d,]+ bytes of the model; choose a lower --input-rank", error)
+    assert not (tmp_path / "rank").exists()
 
 
 def test_a_folder_without_a_model_is_refused(

@@ -36,6 +36,15 @@ def test_the_first_record_without_text_is_named_with_its_keys(
     assert bool(found) == bool(clause)
 
 
+def test_a_command_without_sources_gives_its_own_remedy(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"body": "x"}')
+    source = Source(path=str(tmp_path / "a.jsonl"))
+    units = plan_units([source], [list_source(source)], None)
+    assert why_no_text(units, [source], "rename the field") == (
+        "; a.jsonl:0 has no 'text', its keys are 'body'; rename the field"
+    )
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
 def test_the_fields_of_a_template_that_a_record_lacks_are_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"title": "x", "meta": {"a": 1}}\n')
