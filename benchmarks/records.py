@@ -48,7 +48,7 @@ SRU = (
     *("model.input.dropout=0", "model.recurrent.dropout=0"),
 )
 RECORDS = {
-    "ptb-500": Record("ptb", 500, 4348, (*SRU, "train.learning_rate=0.01")),
+    "ptb-500": Record("ptb", 500, 5000, (*SRU, "train.learning_rate=0.004")),
 }
 
 
