@@ -34,7 +34,9 @@ class Limit:
     values: float = math.inf
 
     def beginning(self, text: Text, number: int) -> Text:
-        """Return what is to be tokenised of a text, so that a huge one takes no time.
+        """Return the part of a text that is tokenised: all of it, or the beginning of one that is far too long.
+
+        Tokenising a huge text only to refuse or cut it would hold up other requests.
 
         Args:
             text: the text.

@@ -90,8 +90,8 @@ def recipe_for(tokens: float, recurrent: RecurrentConfig | None = None) -> Recip
         recurrent: the recurrent layers; None means an LSTM.
     """
     recipe = next(recipe for recipe in RECIPES if tokens <= recipe.tokens)
-    if isinstance(recurrent, SRUConfig) and recipe.why == SOME:
-        return recipe._replace(passes=2 * recipe.passes, why=SRU_SOME)
+    if isinstance(recurrent, SRUConfig) and recipe.passes == 2:
+        return recipe._replace(passes=4, why=SRU_SOME)
     return recipe
 
 

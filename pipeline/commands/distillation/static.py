@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lightning_modules.distillation.errors import DistillationError
@@ -107,10 +108,7 @@ def distill_static(request: StaticRequest, out: str) -> None:
             **source.asked,
         }
         names = {*(file.name for file in manifest.files), CARD, *side_files(out)}
-
-        def make() -> None:
-            _make(request, out, model, layer, source, settings, asked, console)
-
+        make = partial(_make, request, out, model, layer, source, settings, asked, console)
         make_result(out, asked, names, "a static model", make, console)
 
 

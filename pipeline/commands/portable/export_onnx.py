@@ -1,6 +1,7 @@
 """`biloom export-onnx`: a model folder as ONNX files, with its tokenizer."""
 
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -45,10 +46,7 @@ def export_onnx(model: str, folder: str, stream: bool) -> None:
     console = Console()
     loaded = BiLM.from_pretrained(model)
     asked = {"stage": STAGE, "version": VERSION, "model": loaded.content, "stream": stream}
-
-    def make() -> None:
-        _make(loaded, folder, stream, asked, console)
-
+    make = partial(_make, loaded, folder, stream, asked, console)
     make_result(folder, asked, NAMES, "an exported model", make, console)
 
 

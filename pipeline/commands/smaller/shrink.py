@@ -65,10 +65,7 @@ def shrink(model: str, folder: str, options: Asked, corpus: str | None = None) -
     manifest = read_manifest(model, "export")
     asked = {"stage": "export", "model": manifest.content, **options._asdict()}
     names = {file.name for file in manifest.files}
-
-    def make() -> None:
-        _make(model, folder, options, corpus, asked, console)
-
+    make = partial(_make, model, folder, options, corpus, asked, console)
     if not make_result(folder, asked, {*names, CARD}, "a model", make, console) and corpus:
         console.warn(
             "--corpus is not read, because the model is made; name another folder to have the share of "

@@ -19,7 +19,7 @@ from pipeline.serving.limits import WAITING
 from preprocess.tokenizers.aligned_text import Tokenised
 from preprocess.vectors.cache import VectorCache
 from tests.conftest import Tiny
-from tests.pipeline.serving.conftest import Served
+from tests.pipeline.serving.conftest import Answer, Served
 
 SECONDS = 60
 
@@ -57,6 +57,19 @@ def request(text: str, **fields: object) -> bytes:
     body = json.dumps({"inputs": text, **fields}).encode()
     head = f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
+
+
+def refused_beside(served: Served, held: Held, route: str, text: str) -> Answer:
+    """Return the refusal of a request while another one is in progress, which is then answered."""
+    with ThreadPoolExecutor(1) as clients:
+        first = clients.submit(served.post, route, {"inputs": "kana lona"})
+        assert held.begun.wait(SECONDS)
+        refused = served.post(route, {"inputs": text})
+        held.go.set()
+        assert first.result().status == 200
+    assert refused.status == 429
+    assert refused.headers["retry-after"] == "1"
+    return refused
 
 
 def test_a_text_has_equal_bytes_alone_and_among_many(
@@ -149,14 +162,7 @@ def test_requests_above_the_limit_are_told_to_come_again(
     start: Callable[..., Served], held: Held
 ) -> None:
     served = start(held, max_concurrent_requests=1)
-    with ThreadPoolExecutor(1) as clients:
-        first = clients.submit(served.post, "/embed", {"inputs": "first"})
-        assert held.begun.wait(SECONDS)
-        refused = served.post("/embed", {"inputs": "kana"})
-        held.go.set()
-        assert first.result().status == 200
-    assert refused.status == 429
-    assert refused.headers["retry-after"] == "1"
+    refused = refused_beside(served, held, "/embed", "kana")
     assert refused.json == {
         "error": "1 requests are in progress, which is the limit; try again later",
         "error_type": "Overloaded",
@@ -174,18 +180,11 @@ def test_what_all_requests_hold_is_bounded(
 ) -> None:
     monkeypatch.setitem(WAITING, kind, most)
     served = start(held)
-    with ThreadPoolExecutor(1) as clients:
-        first = clients.submit(served.post, "/embed_all", {"inputs": "kana lona"})
-        assert held.begun.wait(SECONDS)
-        refused = served.post("/embed_all", {"inputs": "mina nuko"})
-        held.go.set()
-        # A request alone is never refused, however much it holds.
-        assert first.result().status == 200
-    assert refused.status == 429
-    assert refused.headers["retry-after"] == "1"
+    refused = refused_beside(served, held, "/embed_all", "mina nuko")
     assert refused.json["error"] == (
         f"the requests in progress have too many {kind}; try again later"
     )
+    # A request alone is never refused, however much it holds.
     assert served.post("/embed_all", {"inputs": "mina nuko " * 9}).status == 200
 
 
